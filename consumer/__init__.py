@@ -1,0 +1,1 @@
+"""Groundwire's way of one webhook: receive, verify, queue, dispatch, log."""

@@ -1,0 +1,236 @@
+"""The ports: what the inside asks of the outside, each a contract of few verbs.
+
+Everything may be called again after a crash, so every verb says what a repeat does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from consumer.errors import Permanent, Transient
+from consumer.model import (
+    DeadLetter,
+    Delivery,
+    ExportRules,
+    Failure,
+    LaneSpec,
+    Mask,
+    Message,
+    Missing,
+    Outcome,
+    TaskEvent,
+    TaskKey,
+    TaskSnapshot,
+)
+
+Clock = Callable[[], datetime]
+
+
+class Platform(Protocol):
+    """One source: an annotation platform's account."""
+
+    source: str
+
+    def verify(self, headers: Mapping[str, str], query: Mapping[str, str], body: bytes) -> Delivery:
+        """Proof that the platform sent this; no I/O. Header names come in lower case.
+
+        Raises ``Rejected`` (401) for a missing, wrong, malformed or non-ASCII signature or token,
+        comparing in constant time over the raw bytes, before anything is parsed.
+        """
+
+    def parse(self, delivery: Delivery) -> list[TaskEvent]:
+        """The task events of a delivery; no I/O. Empty when it is not about tasks, or only about
+        projects that the source does not allow.
+
+        Raises ``Rejected`` (422, with a short reason) for a body that cannot be understood.
+        """
+
+    async def fetch(
+        self, tasks: Sequence[TaskKey]
+    ) -> dict[TaskKey, TaskSnapshot | Missing | Transient | Permanent]:
+        """The tasks as the platform holds them now: one answer for each.
+
+        ``Missing`` only when the project can be read. A task's own failure is its value; a
+        failure of the whole request (``Transient`` with ``shared`` set, for credentials, rate
+        limits and outages; or one caused by an unknown task of the group) is raised.
+        Never an empty result for an error.
+        """
+
+    async def download(self, snapshot: TaskSnapshot, mask: Mask) -> bytes:
+        """The mask's bytes as the platform stores them, complete and within limits.
+
+        Raises ``Transient`` or ``Permanent``.
+        """
+
+
+class Work(Protocol):
+    """A leased message, as a handler sees it."""
+
+    @property
+    def message(self) -> Message: ...
+
+    @property
+    def attempt(self) -> int:
+        """1 at the first try."""
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why the try before this one failed."""
+
+
+class Lease(Work, Protocol):
+    """A message that is ours until one verb is called, once. A verb on a lease that was lost
+    (time, connection) does nothing: the message is, or will be, somebody else's."""
+
+    async def ack(self) -> None:
+        """It is done: remove it."""
+
+    async def retry(self, after_s: float, failure: Failure) -> None:
+        """Deliver it again, not before ``after_s`` seconds, with the attempt counted."""
+
+    async def bury(self, failure: Failure) -> None:
+        """Give it up: it goes to the lane's dead letters, durable before it leaves the lane."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneDepth:
+    """How a lane stands; ``oldest_s`` is the age of its oldest message as far as known."""
+
+    ready: int
+    leased: int
+    waiting: int  # for their next try
+    dead: int
+    oldest_s: float
+
+
+class Queue(Protocol):
+    """Lanes with their retries and dead letters. At least once.
+
+    It is made with the lanes it serves and is ready after ``open``.
+    """
+
+    async def open(self) -> None:
+        """Connects and declares (or checks) what it needs. Raises ``Transient`` when it cannot
+        be reached, ``Permanent`` when it must be mended by a person."""
+
+    async def close(self) -> None:
+        """Gives back what is leased and disconnects."""
+
+    async def ready(self) -> None:
+        """Returns when a ``put`` would be kept: reachable, and every lane is there. Raises
+        ``Transient`` with the reason otherwise."""
+
+    async def put(self, messages: Sequence[Message]) -> None:
+        """Returns when every message is durable in every lane that takes it.
+
+        Raises ``Transient`` within its deadline (5 s) otherwise; some may then be in, so a
+        repeated put can duplicate, and consumers drop ids they know.
+        """
+
+    async def take(self, lane: LaneSpec) -> Sequence[Lease]:
+        """Waits for at least one message, then at most ``linger_s`` for up to ``batch``.
+
+        May be called while earlier leases are open. Cancelling it loses nothing.
+        """
+
+    async def depth(self, lane: LaneSpec) -> LaneDepth:
+        """The lane's numbers, for metrics. Raises ``Transient``."""
+
+
+class DeadLetters(Protocol):
+    """A lane's dead letters; a queue adapter implements it beside ``Queue``."""
+
+    async def dead(self, lane: LaneSpec, *, limit: int) -> list[DeadLetter]:
+        """The oldest ``limit`` dead letters, which stay where they are."""
+
+    async def replay(self, lane: LaneSpec, message_id: str) -> DeadLetter | None:
+        """Puts it back into its lane with its attempts forgotten, then removes it here.
+        None when there is no such dead letter."""
+
+    async def drop(self, lane: LaneSpec, message_id: str) -> DeadLetter | None:
+        """Removes it for ever. None when there is no such dead letter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An object's bytes and the tag that a swap must match."""
+
+    data: bytes
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An object as a listing shows it."""
+
+    key: str
+    size: int
+    modified: datetime
+
+
+class Store(Protocol):
+    """The lake: keys are ``/``-separated, made by ``handlers.layout`` or ``consumer.log`` only.
+
+    Durable on return. Every verb raises ``Transient`` when the store fails or is slow and
+    ``Permanent`` when a person must act (no bucket, denied); both may be called again.
+    """
+
+    async def read(self, key: str) -> Stored | None:
+        """The object, or None when there is none; never an older one than a finished write."""
+
+    async def create(self, key: str, data: bytes) -> None:
+        """Once: equal bytes again succeed, other bytes raise ``Conflict``. Never half-written."""
+
+    async def swap(self, key: str, data: bytes, *, if_match: str | None) -> str:
+        """Atomically replaces the object tagged ``if_match`` (None: there must be none), returns
+        the new tag; ``Conflict`` when another writer was first. A response that was lost after
+        success counts as success, so ``data`` must never recur under one key: give it a sequence.
+        """
+
+    def list(self, prefix: str) -> AsyncIterator[Listed]:
+        """All objects under a prefix that ends in ``/`` (or is empty), in order of their keys."""
+
+    async def delete(self, key: str) -> None:
+        """Removes the object; one that is not there is fine. Only for what nothing refers to."""
+
+
+class Log(Protocol):
+    """The append-only audit log."""
+
+    async def append(self, entries: Sequence[Mapping[str, Any]]) -> int:
+        """Appends those whose ``id`` the log does not hold yet, in order, and returns the log's
+        size; they are published and signed on return. Each entry has ``id`` and ``kind``; the log
+        adds ``logged_at``. Raises ``Transient`` or ``Permanent``; may be called again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What a handler is given."""
+
+    platforms: Mapping[str, Platform]
+    queue: Queue
+    store: Store
+    log: Log
+    rules: Mapping[str, ExportRules]
+    project_key: Callable[[TaskKey], str]  # the project's name in the lake
+    clock: Clock
+
+
+Result = Outcome | Transient | Permanent | None  # None: done, nothing in the lake changed
+
+
+class Handler(Protocol):
+    """A module with ``LANE`` and ``handle``."""
+
+    LANE: LaneSpec
+
+    def handle(self, batch: Sequence[Work], ports: Ports) -> AsyncIterator[tuple[Work, Result]]:
+        """One result for each work of the batch, given as soon as it is known, in any order: one
+        event's failure or delay is its own. Whatever has no result when the iterator ends or
+        raises is tried again."""
+
+
+Sleep = Callable[[float], Awaitable[None]]
