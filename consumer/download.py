@@ -60,7 +60,10 @@ class Downloader:
         raise Permanent("download-redirects", f"more than {MAX_REDIRECTS} redirects")
 
     def _check(self, url: str) -> None:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:
+            raise Permanent("download-scheme", "not a URL") from error
         host = (parts.hostname or "").casefold()
         if parts.scheme not in ("http", "https") or not host:
             raise Permanent("download-scheme", "only http and https URLs are fetched")
@@ -102,10 +105,8 @@ class Downloader:
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Seconds of a ``Retry-After`` header (RFC 9110, 10.2.3); a date or nonsense is None."""
-    try:
-        return min(max(float(headers.get("Retry-After", "")), 0.0), 3600.0)
-    except ValueError:
-        return None
+    text = headers.get("Retry-After", "")
+    return float(min(int(text), 3600)) if text.isascii() and text.isdigit() else None
 
 
 def _check_status(response: aiohttp.ClientResponse) -> None:
@@ -138,9 +139,9 @@ async def _body(response: aiohttp.ClientResponse, limit: int) -> bytes:
     return bytes(data)
 
 
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
+def _origin(url: str) -> tuple[str, str | None, int | None] | None:
     try:
+        parts = urlsplit(url)
         return parts.scheme, parts.hostname, parts.port
     except ValueError:
-        return parts.scheme, parts.hostname, None
+        return None

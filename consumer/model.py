@@ -152,7 +152,7 @@ class Segment(_Value, frozen=True):
 class Series(_Value, frozen=True):
     """One image series of a task, with its masks under one label."""
 
-    name: str  # as in the lake: distinct within its label
+    name: str | None  # as the platform has it; the lake's names are `handlers.layout`'s
     masks: tuple[Mask, ...] = ()
     segments: tuple[Segment, ...] = ()
     dimensions: tuple[int, ...] | None = None  # (columns, rows, slices), where known
@@ -173,7 +173,7 @@ class Label(_Value, frozen=True):
 
 
 class TaskSnapshot(_Value, frozen=True):
-    """A task as the platform holds it now.
+    """A task as the platform holds it now. All times are in `timestamp` form.
 
     ``document`` is its entry in the platform's own export shape, URLs without their query; the
     export sets the ``slot`` of each mask in it to the lake key of the file it wrote.
@@ -334,6 +334,7 @@ class Pointer(_Value, frozen=True, omit_defaults=False):
     label_version: str | None
     labels: dict[str, SeenLabel]  # by label id: which files may be kept, which answers are stale
     recipe: str
+    latest_manifest: str | None  # key of the newest revision there was, also when retracted
     history: tuple[str, ...]  # ids of the items seen and logged
     workflow: tuple[str, ...]  # those of them which the platform never takes back
     outcome: Outcome
@@ -411,9 +412,9 @@ def encode(value: Any) -> bytes:
     return msgspec.json.encode(value)
 
 
-def decode(data: bytes, type: type[T]) -> T:
+def decode(data: bytes, kind: type[T]) -> T:
     """Raises ``msgspec.ValidationError`` when the bytes are not such a value."""
-    return msgspec.json.decode(data, type=type)
+    return msgspec.json.decode(data, type=kind)
 
 
 def decode_message(data: bytes) -> Message:

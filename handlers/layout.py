@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from string import ascii_uppercase
 
-RESERVED = frozenset({"log", "followers", "tables", "snapshots", "notes", "taxonomies"})
+RESERVED = frozenset({"log", "followers", "tables", "snapshots", "notes"})
 MAX_NAME = 100  # characters of a component; a file system's limit is 255 bytes
 
 _PLAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._()+,=@-]*[A-Za-z0-9_()+=@-])?", re.ASCII)
@@ -55,8 +55,8 @@ def file_key(project_key: str, task: str, sha256: str, name: str) -> str:
     return f"{task_prefix(project_key, task)}files/{sha256}/{name}"
 
 
-def taxonomy_key(sha256: str) -> str:
-    return f"taxonomies/{sha256}.json"
+def taxonomy_key(project_key: str, sha256: str) -> str:
+    return f"{project_key}/taxonomies/{sha256}.json"
 
 
 def note_key(sha256: str) -> str:
