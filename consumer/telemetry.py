@@ -1,0 +1,218 @@
+"""What Groundwire says about itself: log lines (structlog) and metrics (Prometheus).
+
+No label takes a value that a stranger chooses: sources are the configured ones, reasons are slugs.
+No log line holds a secret, a signed URL or an e-mail: a processor takes them out of every value.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import TextIO
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.process_collector import ProcessCollector
+from structlog.contextvars import bound_contextvars
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from consumer.model import Message, Record
+from consumer.ports import LaneDepth
+from consumer.redact import Redactor
+
+UNKNOWN = "unknown"  # the source of a request that names none of ours
+OTHER = "other"  # a reason that is not a slug
+
+_SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+_MAX_REASONS = 200  # distinct reasons of one metric: slugs are constants, so this is never reached
+_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+
+
+class Metrics:
+    """Every metric Groundwire has, each behind a typed method.
+
+    ``sources`` are the configured names: any other becomes ``unknown``.
+    """
+
+    def __init__(
+        self,
+        sources: Iterable[str] = (),
+        *,
+        version: str = "",
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._sources = frozenset(sources)
+        self._reasons: set[str] = set()
+        self._now = now
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._build = _gauge(registry, "build_info", "Always 1; the version", "version")
+        self._build.labels(version).set(1)
+        self._accepted = _counter(registry, "events_accepted", "Task events queued", "source")
+        self._refused = _counter(
+            registry, "requests_refused", "Requests not answered 2xx", "source", "reason"
+        )
+        self._last_webhook = _gauge(
+            registry, "last_webhook_timestamp_seconds", "When the last verified one came", "source"
+        )
+        self._depth = _gauge(registry, "queue_messages", "Messages in a lane", "lane", "state")
+        self._oldest = _gauge(registry, "queue_oldest_seconds", "Age of the oldest", "lane")
+        self._dead = _gauge(registry, "dead_letters", "Messages given up, for a person", "lane")
+        self._settled = _counter(registry, "settled", "Messages done", "lane")
+        self._retried = _counter(
+            registry, "retries", "Messages to be tried again", "lane", "reason"
+        )
+        self._buried = _counter(registry, "buried", "Messages given up", "lane", "reason")
+        self._fetch = _histogram(registry, "fetch_seconds", "Asking a platform", "source", "ok")
+        self._download = _histogram(registry, "download_seconds", "One mask", "source")
+        self._bytes = _counter(registry, "download_bytes", "Bytes of masks fetched", "source")
+        self._log_size = _gauge(registry, "log_entries", "Entries in the audit log")
+        self._log_age = _gauge(registry, "log_age_seconds", "Age of the log's newest entry")
+        self._scrape = _gauge(
+            registry, "observed", "1 when the last look succeeded, 0 when it failed", "what"
+        )
+        for source in self._sources:
+            self._accepted.labels(source)
+
+    def accepted(self, source: str, n: int) -> None:
+        """A verified webhook was answered 202 with ``n`` events in the queue."""
+        self._accepted.labels(self._source(source)).inc(n)
+        self._last_webhook.labels(self._source(source)).set(self._now())
+
+    def refused(self, source: str, reason: str) -> None:
+        self._refused.labels(self._source(source), self._reason(reason)).inc()
+
+    def settled(self, lane: str, n: int = 1) -> None:
+        self._settled.labels(lane).inc(n)
+
+    def retried(self, lane: str, reason: str) -> None:
+        self._retried.labels(lane, self._reason(reason)).inc()
+
+    def buried(self, lane: str, reason: str) -> None:
+        self._buried.labels(lane, self._reason(reason)).inc()
+
+    def fetched(self, source: str, seconds: float, ok: bool) -> None:
+        """A call for the state of tasks ended; ``ok`` is False when it raised."""
+        self._fetch.labels(self._source(source), "true" if ok else "false").observe(seconds)
+
+    def downloaded(self, source: str, seconds: float, size: int) -> None:
+        """A mask of ``size`` bytes came."""
+        self._download.labels(self._source(source)).observe(seconds)
+        self._bytes.labels(self._source(source)).inc(size)
+
+    def lane_depth(self, lane: str, depth: LaneDepth) -> None:
+        self._depth.labels(lane, "ready").set(depth.ready)
+        self._depth.labels(lane, "leased").set(depth.leased)
+        self._depth.labels(lane, "waiting").set(depth.waiting)
+        self._oldest.labels(lane).set(depth.oldest_s)
+        self._dead.labels(lane).set(depth.dead)
+
+    def log_state(self, entries: int, age_s: float) -> None:
+        """``age_s`` is the time since the newest entry was logged."""
+        self._log_size.set(entries)
+        self._log_age.set(age_s)
+
+    def observed(self, what: str, ok: bool) -> None:
+        """Whether a lane (``queue-NAME``) or the ``log`` could be looked at: when not, its
+        numbers are old."""
+        self._scrape.labels(what).set(1 if ok else 0)
+
+    def render(self) -> bytes:
+        """The text that Prometheus scrapes (version 0.0.4)."""
+        return generate_latest(self.registry)
+
+    def _source(self, name: str) -> str:
+        return name if name in self._sources else UNKNOWN
+
+    def _reason(self, reason: str) -> str:
+        if reason in self._reasons:
+            return reason
+        if not _SLUG.fullmatch(reason) or len(self._reasons) >= _MAX_REASONS:
+            return OTHER
+        self._reasons.add(reason)
+        return reason
+
+
+def _counter(registry: CollectorRegistry, name: str, about: str, *labels: str) -> Counter:
+    return Counter(f"groundwire_{name}", about, labels, registry=registry)
+
+
+def _gauge(registry: CollectorRegistry, name: str, about: str, *labels: str) -> Gauge:
+    return Gauge(f"groundwire_{name}", about, labels, registry=registry)
+
+
+def _histogram(registry: CollectorRegistry, name: str, about: str, *labels: str) -> Histogram:
+    return Histogram(f"groundwire_{name}", about, labels, registry=registry, buckets=_SECONDS)
+
+
+def logger() -> structlog.stdlib.BoundLogger:
+    """The logger of log lines; ``event`` names what happened, the rest are fields."""
+    return structlog.stdlib.get_logger("groundwire")
+
+
+def about(message: Message, lane: str) -> AbstractContextManager[None]:
+    """Binds event id, task and lane to every log line written within."""
+    task = None if isinstance(message, Record) else message.task
+    return bound_contextvars(event_id=message.id, task=task, lane=lane)
+
+
+def configure_logging(
+    *, stream: TextIO | None = None, secrets: Iterable[str] = (), level: str = "INFO"
+) -> None:
+    """Log lines to ``stream`` (stderr): JSON when it is no terminal, else for the eye.
+
+    What libraries log through ``logging`` takes the same way, from WARNING on.
+    """
+    stream = stream or sys.stderr
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        redacting(Redactor(secrets)),
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _renderer(stream),
+            ],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.getLogger("groundwire").setLevel(level)
+
+
+def redacting(redactor: Redactor) -> Processor:
+    """A structlog processor that redacts every value of a log line."""
+
+    def redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        kept = {k: v for k, v in event.items() if k.startswith("_")}  # structlog's own
+        clean = {k: redactor.field(k, v) for k, v in event.items() if not k.startswith("_")}
+        return {**clean, **kept}
+
+    return redact
+
+
+def _renderer(stream: TextIO) -> Processor:
+    if stream.isatty():
+        return structlog.dev.ConsoleRenderer(
+            exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
+        )
+    return structlog.processors.JSONRenderer(sort_keys=True)
