@@ -1,0 +1,345 @@
+"""What a simulated Labelbox remembers of a data row, and how its exports print it.
+
+The shapes are those of the vendor's page "Export DICOM annotations": the current one, a data row
+per line, and the legacy one, a label per entry with its frames behind a URL. Pure functions; the
+six details are left out unless they are asked for, as the vendor does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+GROUPS = ("Axial", "Sagittal", "Coronal")
+DONE = "Done"
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """One object on one frame of one group: a mask (PNG bytes) or an open polyline (pixels).
+
+    The same ``feature`` may be seen on several frames and groups.
+    """
+
+    group: str
+    frame: int
+    name: str
+    png: bytes | None = None
+    line: tuple[tuple[float, float], ...] = ()
+    feature: str | None = None  # made up by the simulator when absent
+
+
+@dataclass(slots=True)
+class SimulatedLabel:
+    id: str
+    created_by: str
+    created_at: datetime
+    updated_at: datetime
+    drawings: tuple[Drawing, ...] = ()
+    skipped: bool = False
+    benchmark: bool = False
+    reviews: list[Json] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One entry of a row's workflow history."""
+
+    action: str
+    at: datetime
+    by: str
+    previous: str | None
+    next: str | None
+
+
+@dataclass(slots=True)
+class SimulatedRow:
+    id: str
+    project: str
+    global_key: str
+    row_data: str
+    created_at: datetime
+    created_by: str
+    active_at: datetime
+    stage: str
+    labels: dict[str, SimulatedLabel] = field(default_factory=dict)
+    steps: list[Step] = field(default_factory=list)  # oldest first
+    attachments: list[Json] = field(default_factory=list)
+    metadata: list[Json] = field(default_factory=list)
+    before: SimulatedRow | None = None  # as it was until the last change: what a replica serves
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedProject:
+    id: str
+    name: str
+    dataset: str
+    ontology: str
+    batch: str
+    queues: dict[str, str]  # task queue name -> id
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """The six ``params`` of an export."""
+
+    attachments: bool = True
+    metadata_fields: bool = True
+    data_row_details: bool = True
+    project_details: bool = True
+    label_details: bool = True
+    performance_details: bool = True
+
+
+def export_row(row: SimulatedRow, project: SimulatedProject, base: str, details: Details) -> Json:
+    """One line of the current export."""
+    data_row: Json = {"id": row.id, "global_key": row.global_key, "row_data": row.row_data}
+    if details.data_row_details:
+        data_row["details"] = {
+            "dataset_id": project.dataset,
+            "created_at": row.created_at.date().isoformat(),
+            "updated_at": row.created_at.date().isoformat(),
+            "created_by": row.created_by,
+        }
+    out: Json = {"data_row": data_row, "media_attributes": {"mime_type": "application/dicom"}}
+    if details.attachments:
+        out["attachments"] = [dict(one) for one in row.attachments]
+    if details.metadata_fields:
+        out["metadata_fields"] = [dict(one) for one in row.metadata]
+    labels = [_label(one, row, base, details) for one in row.labels.values()]
+    entry: Json = {"project_name": project.name, "labels": labels}
+    if details.project_details:
+        entry["project_details"] = _project_details(row, project)
+    out["projects"] = {project.id: entry}
+    return out
+
+
+def _project_details(row: SimulatedRow, project: SimulatedProject) -> Json:
+    return {
+        "ontology_id": project.ontology,
+        "batch_id": project.batch,
+        "priority": 5,
+        "consensus_expected_label_count": max(1, len(row.labels)),
+        "workflow_history": [_step(step, project) for step in reversed(row.steps)],
+    }
+
+
+def _step(step: Step, project: SimulatedProject) -> Json:
+    out: Json = {"action": step.action, "created_at": _micros(step.at), "created_by": step.by}
+    for side, name in (("previous", step.previous), ("next", step.next)):
+        if name is not None:
+            out[f"{side}_task_name"] = name
+            out[f"{side}_task_id"] = project.queues[name]
+    return out
+
+
+def _label(label: SimulatedLabel, row: SimulatedRow, base: str, details: Details) -> Json:
+    out: Json = {"label_kind": "DICOM", "version": "1.0.0", "id": label.id}
+    if details.label_details:
+        out["label_details"] = {
+            "created_at": _seconds(label.created_at),
+            "updated_at": _seconds(label.updated_at),
+            "created_by": label.created_by,
+            "reviews": list(label.reviews),
+        }
+        if label.benchmark:
+            out["label_details"]["is_benchmark_reference"] = True
+    if details.performance_details:
+        out["performance_details"] = {
+            "seconds_to_create": 22,
+            "seconds_to_review": 0,
+            "skipped": label.skipped,
+        }
+    out["annotations"] = _annotations(label, row, base)
+    return out
+
+
+def _annotations(label: SimulatedLabel, row: SimulatedRow, base: str) -> Json:
+    features = sorted({one.feature or "" for one in label.drawings})
+    return {
+        "groups": {
+            group: {
+                "name": group,
+                "classifications": [],
+                "frames": {
+                    str(frame): {
+                        "objects": {
+                            one.feature: _object(one, row, base)
+                            for one in _drawn(label, group, frame)
+                        },
+                        "classifications": [],
+                    }
+                    for frame in _frames(label, group)
+                },
+            }
+            for group in GROUPS
+        },
+        "segments": {
+            group: {
+                feature: _runs(frames)
+                for feature in features
+                if (frames := _frames(label, group, feature))
+            }
+            for group in GROUPS
+        },
+        "classifications": [],
+        "key_frame_feature_map": {
+            feature: {
+                group: {str(frame): True for frame in _frames(label, group, feature)}
+                for group in GROUPS
+            }
+            for feature in features
+        },
+    }
+
+
+def _object(drawing: Drawing, row: SimulatedRow, base: str) -> Json:
+    out: Json = {
+        "feature_id": drawing.feature,
+        "name": drawing.name,
+        "annotation_kind": "DICOMPolyline" if drawing.png is None else "DICOMSegmentationMask",
+        "classifications": [],
+    }
+    if drawing.png is None:
+        out["line"] = _line(drawing)
+    else:
+        path = f"projects/{row.project}/annotations/{drawing.feature}/index/{drawing.frame}/mask"
+        out["mask"] = {"url": f"{base}/api/v1/{path}"}
+    return out
+
+
+def export_legacy(row: SimulatedRow, project: SimulatedProject, base: str) -> Iterator[Json]:
+    """The row's entries of a legacy export: one per label; one without label when there is none."""
+    for label in row.labels.values():
+        yield _legacy_entry(label, row, project, base)
+    if not row.labels:
+        yield {"ID": None, "Label": {}, **_legacy_row(row, project)}
+
+
+def _legacy_entry(
+    label: SimulatedLabel, row: SimulatedRow, project: SimulatedProject, base: str
+) -> Json:
+    groups = [
+        {
+            "name": group.lower(),
+            "objects": [],
+            "classifications": [],
+            "relationships": [],
+            "frames": f"{base}/v1/frames/{label.id}?group={group.lower()}",
+        }
+        for group in GROUPS
+        if _frames(label, group)
+    ]
+    return {
+        "ID": label.id,
+        **_legacy_row(row, project),
+        "Label": {"objects": [], "classifications": [], "relationships": [], "groups": groups},
+        "Created By": label.created_by,
+        "Created At": _millis(label.created_at),
+        "Updated At": _millis(label.updated_at),
+        "Seconds to Label": 1,
+        "Agreement": -1,
+        "Benchmark Agreement": -1,
+        "Benchmark ID": label.id if label.benchmark else None,
+        "Reviews": list(label.reviews),
+        "Has Open Issues": 0,
+        "Skipped": label.skipped,
+    }
+
+
+def _legacy_row(row: SimulatedRow, project: SimulatedProject) -> Json:
+    history = [
+        {
+            "actorId": step.by,
+            "action": step.action,
+            "createdAt": _millis(step.at),
+            **{
+                f"{side}Task{part}": value
+                for side, name in (("previous", step.previous), ("next", step.next))
+                if name is not None
+                for part, value in (("Id", project.queues[name]), ("Name", name))
+            },
+        }
+        for step in reversed(row.steps)
+    ]
+    return {
+        "DataRow ID": row.id,
+        "Labeled Data": row.row_data,
+        "Project Name": project.name,
+        "External ID": row.global_key,
+        "Dataset Name": "simulated",
+        "DataRow Workflow Info": {"taskName": row.stage, "Workflow History": history},
+    }
+
+
+def legacy_frames(label: SimulatedLabel, group: str, base: str) -> Iterator[Json]:
+    """The entries behind a legacy ``frames`` URL, one per frame."""
+    for frame in _frames(label, group):
+        yield {
+            "frameNumber": frame,
+            "classifications": [],
+            "objects": [_legacy_object(one, base) for one in _drawn(label, group, frame)],
+            "relationships": [],
+        }
+
+
+def _legacy_object(drawing: Drawing, base: str) -> Json:
+    out: Json = {
+        "featureId": drawing.feature,
+        "schemaId": "ckzohkul206400z976bjrguy3",
+        "title": drawing.name,
+        "value": drawing.name.lower().replace(" ", "_"),
+        "color": "#1CE6FF",
+        "keyframe": True,
+        "classifications": [],
+    }
+    if drawing.png is None:
+        out["line"] = _line(drawing)
+    else:
+        out["instanceURI"] = f"{base}/masks/feature/{drawing.feature}/{drawing.frame}"
+    return out
+
+
+def _line(drawing: Drawing) -> list[Json]:
+    return [{"x": x, "y": y} for x, y in drawing.line]
+
+
+def _drawn(label: SimulatedLabel, group: str, frame: int) -> list[Drawing]:
+    return [one for one in label.drawings if (one.group, one.frame) == (group, frame)]
+
+
+def _frames(label: SimulatedLabel, group: str, feature: str | None = None) -> list[int]:
+    return sorted(
+        {
+            one.frame
+            for one in label.drawings
+            if one.group == group and feature in (None, one.feature)
+        }
+    )
+
+
+def _runs(frames: list[int]) -> list[list[int]]:
+    runs: list[list[int]] = []
+    for frame in frames:
+        if runs and runs[-1][1] == frame - 1:
+            runs[-1][1] = frame
+        else:
+            runs.append([frame, frame])
+    return runs
+
+
+def _seconds(moment: datetime) -> str:
+    return moment.astimezone(UTC).replace(microsecond=0).isoformat()
+
+
+def _micros(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def _millis(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
