@@ -1,0 +1,1 @@
+"""Simulated platforms, phantom series and the scripted story of the demo."""
