@@ -1,0 +1,190 @@
+"""One lane's loop: take, handle, settle. It has no opinions: `retry.decide` has them.
+
+Acknowledging comes last, so a crash repeats work and every step may be repeated. Exactly one verb
+is called on each lease. An exclusive lane is retried in place, in order, until it works: nothing of
+it overtakes, nothing of it is buried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from consumer.errors import Permanent, Transient
+from consumer.model import Failure, Outcome, Record, timestamp
+from consumer.ports import Handler, Lease, Ports, Queue, Result, Sleep, Work
+from consumer.retry import Bury, Policy, Retry, backoff_s, decide
+from consumer.telemetry import Metrics, about, logger
+
+UNSETTLED = Transient("handler-unsettled", "the handler gave no result")
+
+
+@dataclass(slots=True)
+class Dispatcher:
+    """Runs one lane. ``concurrency`` batches are in work at once (one, if the lane is exclusive),
+    so that a slow batch does not hold up the next."""
+
+    handler: Handler
+    queue: Queue
+    ports: Ports
+    metrics: Metrics
+    policy: Policy = field(default_factory=Policy)
+    concurrency: int = 4
+    sleep: Sleep = asyncio.sleep
+    random: Callable[[], float] = random.random
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until ``stop`` is set; what is leased by then is finished or, when this is cancelled,
+        given back by the queue."""
+        loops = 1 if self.handler.LANE.exclusive else self.concurrency
+        async with asyncio.TaskGroup() as group:
+            for _ in range(loops):
+                group.create_task(self._loop(stop))
+
+    async def _loop(self, stop: asyncio.Event) -> None:
+        failures = 0
+        while not stop.is_set():
+            try:
+                batch = await _unless(stop, self.queue.take(self.handler.LANE))
+                if batch:
+                    await self.dispatch(batch, stop)
+                failures = 0
+            except (Transient, Permanent) as error:
+                failures += 1
+                logger().warning("lane waits", lane=self._lane, reason=error.reason)
+                await _unless(stop, self.sleep(backoff_s(failures, self.policy, self.random)))
+
+    async def dispatch(self, batch: Sequence[Lease], stop: asyncio.Event) -> None:
+        """Handles one batch and settles every lease of it."""
+        if self.handler.LANE.exclusive:
+            await self._in_place(batch, stop)
+            return
+        fresh = [lease for lease in batch if lease.attempt <= self.policy.attempts]
+        open_leases = {id(lease): lease for lease in batch}
+        recorded: set[str] = set()
+        async with aclosing(self._results(fresh)) as results:
+            async for work, result in results:
+                lease = open_leases.pop(id(work))
+                await self._settle(lease, result, recorded)
+        for lease in open_leases.values():  # given up by the broker, or left by the handler
+            await self._settle(lease, _given_up(lease) or UNSETTLED, recorded)
+
+    async def _results(self, batch: Sequence[Lease]) -> AsyncGenerator[tuple[Work, Result], None]:
+        """The handler's results; where it raises, the rest gets that as theirs."""
+        left = {id(lease): lease for lease in batch}
+        try:
+            handling = self.handler.handle(batch, self.ports)
+            async with aclosing(cast(Any, handling)) as results:
+                async for work, result in results:
+                    if left.pop(id(work), None) is not None:
+                        yield work, result
+        except (Transient, Permanent) as error:
+            for lease in left.values():
+                yield lease, error
+        except Exception as error:
+            logger().exception("handler crashed", lane=self._lane)
+            crash = Transient("handler-crashed", f"unexpected {type(error).__name__}")
+            for lease in left.values():
+                yield lease, crash
+
+    async def _settle(self, lease: Lease, result: Result, recorded: set[str]) -> None:
+        with about(lease.message, self._lane):
+            try:
+                if isinstance(result, Transient | Permanent):
+                    await self._failed(lease, result)
+                    return
+                if isinstance(result, Outcome) and result.id not in recorded:
+                    await self.queue.put([result])
+                    recorded.add(result.id)
+                await lease.ack()
+                self.metrics.settled(self._lane)
+            except Transient as error:  # the queue itself: the lease comes back by itself
+                logger().warning("not settled", reason=error.reason)
+
+    async def _failed(self, lease: Lease, error: Transient | Permanent) -> None:
+        """What failed stands in the log before the lease moves."""
+        failure = Failure(
+            reason=error.reason, message=error.message, at=timestamp(self.ports.clock())
+        )
+        decision = decide(error, lease.attempt, self.policy, self.random)
+        await self.queue.put([_record(self._lane, lease, failure, decision)])
+        cause = error.__cause__
+        said: dict[str, Any] = {"reason": error.reason, "attempt": lease.attempt}
+        if isinstance(decision, Retry):
+            await lease.retry(decision.after_s, failure)
+            self.metrics.retried(self._lane, error.reason)
+            logger().info("retry", after_s=round(decision.after_s, 1), exc_info=cause, **said)
+        else:
+            await lease.bury(failure)
+            self.metrics.buried(self._lane, error.reason)
+            logger().error("buried", exc_info=cause, **said)
+
+    async def _in_place(self, batch: Sequence[Lease], stop: asyncio.Event) -> None:
+        tries = 0
+        while not stop.is_set():
+            failed: Transient | Permanent | None = None
+            async with aclosing(self._results(batch)) as results:
+                async for work, result in results:
+                    if isinstance(result, Transient | Permanent):
+                        failed = result
+                        break
+                    await cast(Lease, work).ack()
+                    self.metrics.settled(self._lane)
+                    batch = [lease for lease in batch if lease is not work]
+            if not batch:
+                return
+            tries += 1
+            failed = failed or UNSETTLED
+            self.metrics.retried(self._lane, failed.reason)
+            wait = max(
+                backoff_s(tries, self.policy, self.random), getattr(failed, "after_s", 0) or 0
+            )
+            logger().error(
+                "lane stands still",
+                lane=self._lane,
+                reason=failed.reason,
+                message=failed.message,
+                after_s=round(wait, 1),
+                exc_info=failed.__cause__,
+            )
+            await _unless(stop, self.sleep(wait))
+
+    @property
+    def _lane(self) -> str:
+        return self.handler.LANE.name
+
+
+def _given_up(lease: Lease) -> Permanent | None:
+    """Why a lease that nobody handled is to be buried: the broker stopped delivering it, mostly."""
+    if lease.failure is None:
+        return None
+    return Permanent(lease.failure.reason, lease.failure.message)
+
+
+def _record(lane: str, lease: Lease, failure: Failure, decision: Retry | Bury) -> Record:
+    """Failures of one event for one reason are one entry; every burial is one."""
+    message = lease.message
+    fields: dict[str, Any] = {"lane": lane, "message": message.id, "reason": failure.reason}
+    if not isinstance(message, Record):
+        fields |= {"source": message.source, "project": message.project, "task": message.task}
+    if isinstance(decision, Bury):
+        fields["attempts"] = lease.attempt
+        return Record(id=f"{lane}:{message.id}:{failure.at}", kind="buried", fields=fields)
+    return Record(id=f"{lane}:{message.id}:{failure.reason}", kind="failed", fields=fields)
+
+
+async def _unless(stop: asyncio.Event, doing: Any) -> Any:
+    """The result of ``doing``, or None as soon as ``stop`` is set, ``doing`` being cancelled."""
+    task = asyncio.ensure_future(doing)
+    stopped = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        for one in (task, stopped):
+            one.cancel()
+        await asyncio.gather(task, stopped, return_exceptions=True)

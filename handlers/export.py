@@ -1,0 +1,253 @@
+"""Makes the lake equal to what the platform holds, for every task that an event names.
+
+A pointer is read before the state is fetched and swapped after it: whoever wins a race has fetched
+later than whoever it replaced, so a pointer never goes backwards, with no clock of ours involved.
+Whoever reads a pointer puts the outcome it carries into ``audit`` first, so a crash between the
+swap and the put loses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+
+from consumer.errors import Conflict, Permanent, Transient
+from consumer.model import (
+    LaneSpec,
+    Missing,
+    Outcome,
+    Pointer,
+    TaskEvent,
+    TaskKey,
+    TaskSnapshot,
+    decode,
+    encode,
+)
+from consumer.ports import Ports, Result, Work
+from handlers import layout, pointers, revisions
+
+LANE = LaneSpec(name="export", wants=("event",), batch=64, linger_s=0.02)
+
+TASKS_AT_ONCE = 8
+RACES = 5  # lost in a row before the event waits
+SHOWING_TRIES = 3  # fetches that may fail to show the event that announced a change
+
+Answer = TaskSnapshot | Missing | Transient | Permanent
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A pointer as it was read; both None when the task has none yet."""
+
+    pointer: Pointer | None
+    etag: str | None
+
+
+async def handle(batch: Sequence[Work], ports: Ports) -> AsyncIterator[tuple[Work, Result]]:
+    """Several events of one task cost one fetch; each task's results come when it is done."""
+    works: dict[TaskKey, list[Work]] = defaultdict(list)
+    for work in batch:
+        if isinstance(work.message, TaskEvent):
+            works[work.message.key].append(work)
+    done: asyncio.Queue[tuple[Work, Result] | None] = asyncio.Queue()
+    run = asyncio.ensure_future(_export_all(works, ports, done.put_nowait))
+    run.add_done_callback(lambda _: done.put_nowait(None))
+    try:
+        while (settled := await done.get()) is not None:
+            yield settled
+        await run
+    finally:
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+
+
+async def _export_all(
+    works: dict[TaskKey, list[Work]], ports: Ports, settle: Callable[[tuple[Work, Result]], None]
+) -> None:
+    gate = asyncio.Semaphore(TASKS_AT_ONCE)
+    by_source: dict[str, list[TaskKey]] = defaultdict(list)
+    for key in works:
+        by_source[key.source].append(key)
+
+    async def source(keys: Sequence[TaskKey]) -> None:
+        found = await _read_all(keys, ports)
+        answers = await _fetch(keys, ports)
+        await asyncio.gather(*(task(key, found[key], answers[key]) for key in keys))
+
+    async def task(key: TaskKey, found: Found | Transient | Permanent, answer: Answer) -> None:
+        async with gate:
+            for settled in await _settle_task(works[key], found, answer, ports):
+                settle(settled)
+
+    await asyncio.gather(*(source(keys) for keys in by_source.values()))
+
+
+async def _read_all(
+    keys: Sequence[TaskKey], ports: Ports
+) -> dict[TaskKey, Found | Transient | Permanent]:
+    """The pointers, with the outcomes they carry confirmed in ``audit``."""
+    gate = asyncio.Semaphore(TASKS_AT_ONCE)
+
+    async def one(key: TaskKey) -> Found | Transient | Permanent:
+        async with gate:
+            try:
+                return await _read(key, ports)
+            except (Transient, Permanent) as error:
+                return error
+
+    found = dict(zip(keys, await asyncio.gather(*(one(key) for key in keys)), strict=True))
+    outcomes = [
+        one.pointer.outcome for one in found.values() if isinstance(one, Found) and one.pointer
+    ]
+    try:
+        if outcomes:
+            await ports.queue.put(outcomes)
+    except Transient as error:
+        return dict.fromkeys(keys, error)
+    return found
+
+
+async def _read(key: TaskKey, ports: Ports) -> Found:
+    stored = await ports.store.read(layout.pointer_key(ports.project_key(key), key.task))
+    if stored is None:
+        return Found(pointer=None, etag=None)
+    return Found(pointer=decode(stored.data, Pointer), etag=stored.etag)
+
+
+async def _fetch(keys: Sequence[TaskKey], ports: Ports) -> dict[TaskKey, Answer]:
+    """One answer for each task. A group that fails is halved until the culprit stands alone;
+    a failure that all would share (credentials, rate limit, outage) is not asked for again."""
+    platform = ports.platforms.get(keys[0].source)
+    if platform is None:
+        gone = Permanent("unknown-source", f"no [sources.{keys[0].source}] is configured")
+        return dict.fromkeys(keys, gone)
+    try:
+        answers: dict[TaskKey, Answer] = dict(await platform.fetch(keys))
+    except (Transient, Permanent) as error:
+        if len(keys) == 1 or (isinstance(error, Transient) and error.shared):
+            return dict.fromkeys(keys, error)
+        half = len(keys) // 2
+        return {**await _fetch(keys[:half], ports), **await _fetch(keys[half:], ports)}
+    unanswered = Transient("no-answer", "the platform's answer leaves the task out")
+    return {key: answers.get(key, unanswered) for key in keys}
+
+
+async def _settle_task(
+    works: Sequence[Work], found: Found | Transient | Permanent, answer: Answer, ports: Ports
+) -> list[tuple[Work, Result]]:
+    """The results of one task's events: one pointer move at most serves them all."""
+    try:
+        if isinstance(found, Transient | Permanent):
+            raise found
+        result: Result = await _move_until_won(works, found, answer, ports)
+    except (Transient, Permanent) as error:
+        result = error
+    except Exception as error:  # one task's surprise is its own, and is seen in the log lines
+        crash = Transient("export-crashed", f"unexpected {type(error).__name__}")
+        crash.__cause__ = error
+        result = crash
+    if isinstance(result, Transient | Permanent) or not isinstance(answer, TaskSnapshot):
+        return [(work, result) for work in works]
+    return [(work, _not_showing(work, answer) or result) for work in works]
+
+
+def _not_showing(work: Work, snapshot: TaskSnapshot) -> Transient | None:
+    """An answer that does not show the event yet is asked for again, a bounded number of times;
+    then it is accepted and left to the sweep."""
+    event = work.message
+    if not isinstance(event, TaskEvent) or pointers.shows(snapshot, event):
+        return None
+    if work.attempt > SHOWING_TRIES:
+        return None
+    return Transient("event-not-showing", "the platform does not show what it announced")
+
+
+async def _move_until_won(
+    works: Sequence[Work], found: Found, answer: Answer, ports: Ports
+) -> Outcome | None:
+    key = _event(works[0]).key
+    for _ in range(RACES):
+        if isinstance(answer, Transient | Permanent):
+            raise answer
+        try:
+            return await _move(works, found, answer, ports)
+        except Conflict:
+            again = (await _read_all([key], ports))[key]
+            if not isinstance(again, Found):
+                raise again from None
+            found, answer = again, (await _fetch([key], ports))[key]
+    raise Transient("pointer-contended", f"lost {RACES} races for one pointer")
+
+
+async def _move(
+    works: Sequence[Work], found: Found, answer: TaskSnapshot | Missing, ports: Ports
+) -> Outcome | None:
+    key = _event(works[0]).key
+    caused_by = [_event(work).id for work in works]
+    rules = ports.rules[key.source]
+    recipe = pointers.recipe_of(rules)
+    project = ports.project_key(key)
+    old = found.pointer
+    if isinstance(answer, Missing):
+        _confirm_missing(works, old, rules.deletion_confirmed_after_s)
+        new = pointers.deleted_pointer(
+            old, answer, project_key=project, recipe=recipe, caused_by=caused_by
+        )
+    else:
+        _confirm_current(works, old, answer, rules.deletion_confirmed_after_s)
+        wanted = rules.wants(answer.stage, ground_truth=answer.ground_truth)
+        written = None
+        if wanted and pointers.is_annotated(answer):
+            written = await revisions.write_revision(answer, old, recipe, ports)
+        new = pointers.next_pointer(
+            old,
+            answer,
+            project_key=project,
+            recipe=recipe,
+            revision=written.revision if written else None,
+            manifest_key=written.manifest_key if written else None,
+            new_files=written.new_files if written else False,
+            caused_by=caused_by,
+        )
+    if new is None:
+        return None
+    pointer_key = layout.pointer_key(project, key.task)
+    await ports.store.swap(pointer_key, encode(new), if_match=found.etag)
+    return new.outcome
+
+
+def _confirm_missing(works: Sequence[Work], old: Pointer | None, wait_s: float) -> None:
+    """Returns when the task may be called gone: a delete event says so, or two answers that are
+    ``wait_s`` apart agree. Without a pointer there is nothing to delete: it is buried then."""
+    if old is not None and old.change == "deleted":
+        return
+    if any(_event(work).action == "DELETE" for work in works):
+        return
+    if not _asked_before(works, "task-missing"):
+        raise Transient("task-missing", "the platform knows no such task", after_s=wait_s)
+    if old is None:
+        raise Permanent("task-unknown", "the platform knows no such task, asked twice")
+
+
+def _confirm_current(
+    works: Sequence[Work], old: Pointer | None, snapshot: TaskSnapshot, wait_s: float
+) -> None:
+    """Returns when the answer may replace the pointer."""
+    if old is None:
+        return
+    if pointers.is_stale(old, snapshot):
+        raise Transient("answer-stale", "the platform's answer is older than what was seen")
+    if old.change == "deleted" and not _asked_before(works, "task-reappeared"):
+        raise Transient("task-reappeared", "a deleted task is there again", after_s=wait_s)
+
+
+def _asked_before(works: Sequence[Work], reason: str) -> bool:
+    return any(work.failure is not None and work.failure.reason == reason for work in works)
+
+
+def _event(work: Work) -> TaskEvent:
+    if not isinstance(work.message, TaskEvent):  # the lane takes nothing else
+        raise Permanent("not-an-event", "the export lane takes task events only")
+    return work.message
