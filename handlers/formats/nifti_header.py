@@ -1,0 +1,216 @@
+"""The NIfTI header: what of NIfTI-1 and NIfTI-2 places label voxels, and the one that we write.
+
+Fields and methods of placing are those of ``nifti1.h`` and ``nifti2.h`` (nifti.nimh.nih.gov).
+What we write is computed with additions, products and square roots alone, so that it is the
+same on every machine.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from nibabel import nifti1, nifti2
+
+from consumer.errors import Permanent
+from handlers.formats.label_map import Affine, Geometry, LabelMap, grid
+
+OFFSET = 352  # of the voxels in a file of ours: a header, and four zeros for "no extension"
+MAX_EXTENSIONS = 16 * 1024 * 1024
+
+SIZES = {348: nifti1.header_dtype, 540: nifti2.header_dtype}
+_MAGIC = {348: b"n+1", 540: b"n+2\0\r\n\x1a\n"}
+_TYPES = {
+    2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8",
+    256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
+}  # fmt: skip
+_CODES = {1: 2, 2: 512, 4: 768}  # by bytes, of unsigned labels
+_MILLIMETRES = {1: 1000.0, 3: 0.001}  # metre, micron; all else is read as millimetres
+_SHEAR = 1e-4  # largest cosine between two voxel axes that still counts as a right angle
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a reader of label voxels needs; ``scaling`` is (slope, intercept) unless identity."""
+
+    shape: tuple[int, int, int]
+    dtype: np.dtype[Any]
+    offset: int  # of the first voxel, in bytes from the start of the file
+    scaling: tuple[float, float] | None
+    affine: Affine
+    geometry: Geometry
+
+
+def layout_of(start: bytes) -> np.dtype[Any] | None:
+    """The header's layout in its byte order, by its first four bytes; None: not NIfTI."""
+    for order in "<>":
+        size = int(np.frombuffer(start, f"{order}i4", count=1)[0])
+        if size in SIZES:
+            return np.dtype(SIZES[size]).newbyteorder(order)  # type: ignore[arg-type]
+    return None
+
+
+def parse_header(block: bytes, layout: np.dtype[Any]) -> Header:
+    """The header in ``block``, whole; raises ``Permanent`` for one that we cannot read rightly."""
+    fields = np.frombuffer(block, layout, count=1)[0]
+    if fields["magic"] != _MAGIC[layout.itemsize]:
+        raise Permanent("mask-not-nifti", "not a single-file NIfTI")
+    affine, geometry = _placing(fields)
+    return Header(
+        shape=_shape(fields),
+        dtype=_dtype(fields, layout),
+        offset=_offset(fields),
+        scaling=_scaling(fields),
+        affine=affine,
+        geometry=geometry,
+    )
+
+
+def header_bytes(label_map: LabelMap) -> bytes:
+    """The NIfTI-1 header (little endian) and its four extension bytes.
+
+    Both forms have code 1 (scanner); a sheared affine is in the sform only, for a quaternion
+    cannot say it; unknown placing stays unknown (codes 0). All text is blank.
+    """
+    header = np.zeros((), np.dtype(nifti1.header_dtype).newbyteorder("<"))
+    header["sizeof_hdr"] = 348
+    header["magic"] = b"n+1"
+    header["dim"] = (3, *label_map.shape, 1, 1, 1, 1)
+    header["datatype"] = _CODES[label_map.array.dtype.itemsize]
+    header["bitpix"] = 8 * label_map.array.dtype.itemsize
+    header["vox_offset"] = OFFSET
+    header["scl_slope"] = 1
+    header["xyzt_units"] = 2  # millimetres
+    header["pixdim"][:4] = (1, *label_map.spacing)
+    if label_map.geometry != "pixdim":
+        _place(header, label_map)
+    return header.tobytes() + bytes(4)
+
+
+def _place(header: Any, label_map: LabelMap) -> None:
+    affine = label_map.affine
+    header["sform_code"] = 1
+    for name, row in zip(("srow_x", "srow_y", "srow_z"), affine, strict=False):
+        header[name] = row
+    axes = [
+        [row[axis] / length for row in affine[:3]] for axis, length in enumerate(label_map.spacing)
+    ]
+    if any(abs(_dot(axes[a], axes[b])) > _SHEAR for a, b in ((0, 1), (0, 2), (1, 2))):
+        return
+    header["qform_code"] = 1
+    header["pixdim"][0] = _handedness(axes)
+    names = ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
+    for name, value in zip(names, (*_quaternion(axes), *(r[3] for r in affine)), strict=False):
+        header[name] = value
+
+
+def _dot(a: list[float], b: list[float]) -> float:
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+def _handedness(axes: list[list[float]]) -> float:
+    """1 for right-handed voxel axes, -1 for left-handed ones (``qfac``)."""
+    (a, b, c), j, k = axes
+    cross = [j[1] * k[2] - j[2] * k[1], j[2] * k[0] - j[0] * k[2], j[0] * k[1] - j[1] * k[0]]
+    return 1.0 if _dot([a, b, c], cross) > 0 else -1.0
+
+
+def _quaternion(axes: list[list[float]]) -> tuple[float, float, float]:
+    """(b, c, d) of the rotation whose columns are the axes, the third mirrored by ``qfac``; the
+    largest of the four parts is found first, so that nothing divides by little."""
+    x, y = axes[0], axes[1]
+    z = [_handedness(axes) * value for value in axes[2]]
+    squares = (
+        1 + x[0] + y[1] + z[2],
+        1 + x[0] - y[1] - z[2],
+        1 - x[0] + y[1] - z[2],
+        1 - x[0] - y[1] + z[2],
+    )
+    largest = squares.index(max(squares))
+    root = math.sqrt(squares[largest])
+    parts = (
+        (root, (y[2] - z[1]) / root, (z[0] - x[2]) / root, (x[1] - y[0]) / root),
+        ((y[2] - z[1]) / root, root, (x[1] + y[0]) / root, (z[0] + x[2]) / root),
+        ((z[0] - x[2]) / root, (x[1] + y[0]) / root, root, (y[2] + z[1]) / root),
+        ((x[1] - y[0]) / root, (z[0] + x[2]) / root, (y[2] + z[1]) / root, root),
+    )[largest]
+    sign = -0.5 if parts[0] < 0 else 0.5  # the file does not hold the first part: it is >= 0
+    return parts[1] * sign + 0.0, parts[2] * sign + 0.0, parts[3] * sign + 0.0
+
+
+def _shape(fields: Any) -> tuple[int, int, int]:
+    dim = [int(size) for size in fields["dim"]]
+    if not 1 <= dim[0] <= 7:
+        raise Permanent("mask-not-nifti", "the header has no valid number of dimensions")
+    return grid(dim[1 : dim[0] + 1])
+
+
+def _dtype(fields: Any, layout: np.dtype[Any]) -> np.dtype[Any]:
+    code = int(fields["datatype"])
+    if code not in _TYPES:
+        raise Permanent("mask-unsupported-type", f"NIfTI data type {code} holds no labels")
+    order = layout["sizeof_hdr"].byteorder
+    return np.dtype(_TYPES[code]).newbyteorder(order if order in "<>" else "=")
+
+
+def _offset(fields: Any) -> int:
+    least = int(fields["sizeof_hdr"]) + 4
+    offset = float(fields["vox_offset"])
+    if offset == 0:  # some writers leave it out
+        return least
+    if not least <= offset <= least + MAX_EXTENSIONS or offset != int(offset):
+        raise Permanent("mask-bad-header", "the header's voxel offset is out of bounds")
+    return int(offset)
+
+
+def _scaling(fields: Any) -> tuple[float, float] | None:
+    slope, intercept = float(fields["scl_slope"]), float(fields["scl_inter"])
+    if slope == 0 or not math.isfinite(slope) or (slope, intercept) == (1, 0):
+        return None  # a slope of 0 says "not scaled"
+    if not math.isfinite(intercept):
+        raise Permanent("mask-bad-header", "the header scales voxels by no number")
+    return slope, intercept
+
+
+def _placing(fields: Any) -> tuple[Affine, Geometry]:
+    """Methods 3, 2 and 1 of ``nifti1.h``, in this order, in millimetres."""
+    rows: list[list[float]]
+    geometry: Geometry
+    if fields["sform_code"] > 0:
+        geometry = "sform"
+        rows = [[float(v) for v in fields[name]] for name in ("srow_x", "srow_y", "srow_z")]
+    elif fields["qform_code"] > 0:
+        geometry, rows = "qform", _from_quaternion(fields)
+    else:
+        geometry = "pixdim"
+        sizes = _sizes(fields)
+        rows = [[sizes[r] if r == c else 0.0 for c in range(4)] for r in range(3)]
+    unit = _MILLIMETRES.get(int(fields["xyzt_units"]) & 7, 1.0)
+    scaled = [tuple(value * unit for value in row) for row in rows]
+    return (*scaled, (0.0, 0.0, 0.0, 1.0)), geometry
+
+
+def _sizes(fields: Any) -> list[float]:
+    """Voxel sizes along i, j, k; 1 along axes that the image does not have."""
+    ndim = int(fields["dim"][0])
+    return [abs(float(fields["pixdim"][a])) if a <= ndim else 1.0 for a in (1, 2, 3)]
+
+
+def _from_quaternion(fields: Any) -> list[list[float]]:
+    b, c, d = (float(fields[f"quatern_{part}"]) for part in "bcd")
+    rest = 1.0 - (b * b + c * c + d * d)
+    if rest < 1e-7:  # nearly or over a half turn: as the standard's own library reads it
+        norm = math.sqrt(b * b + c * c + d * d)
+        a, b, c, d = 0.0, b / norm, c / norm, d / norm
+    else:
+        a = math.sqrt(rest)
+    i, j, k = _sizes(fields)
+    k = -k if fields["pixdim"][0] < 0 else k
+    x, y, z = (float(fields[f"qoffset_{axis}"]) for axis in "xyz")
+    return [
+        [(a * a + b * b - c * c - d * d) * i, 2 * (b * c - a * d) * j, 2 * (b * d + a * c) * k, x],
+        [2 * (b * c + a * d) * i, (a * a + c * c - b * b - d * d) * j, 2 * (c * d - a * b) * k, y],
+        [2 * (b * d - a * c) * i, 2 * (c * d + a * b) * j, (a * a + d * d - b * b - c * c) * k, z],
+    ]
