@@ -211,8 +211,9 @@ class FileRef(_Value, frozen=True):
     """One immutable file of the lake, as a manifest names it.
 
     ``path`` is its name within the task; ``key`` where it lies in the lake. A mask's ``shape`` is
-    (i, j, k) of the NIfTI array, ``affine`` its 4 x 4 matrix in millimetres (RAS+), ``labels`` the
-    segments that occur, with their voxel counts.
+    (i, j, k) of the NIfTI array, ``affine`` its 4 x 4 matrix in millimetres (RAS+), or
+    ``geometry`` is ``unknown`` because the source told none; ``labels`` are the segments that
+    occur, with their voxel counts. A PNG's ``shape`` is (width, height).
     """
 
     path: str
@@ -223,6 +224,7 @@ class FileRef(_Value, frozen=True):
     series: str | None = None
     shape: tuple[int, ...] | None = None
     affine: tuple[tuple[float, ...], ...] | None = None
+    geometry: str | None = None  # "affine" or "unknown"
     labels: tuple[LabelCount, ...] = ()
     group: str | None = None
     feature: str | None = None

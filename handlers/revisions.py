@@ -235,6 +235,7 @@ async def _write_mask(slot: _Slot, snapshot: TaskSnapshot, ports: Ports) -> File
         frame=slot.mask.frame if slot.mask else None,
         shape=described.shape,
         affine=described.affine,
+        geometry=described.geometry,
         labels=described.labels,
     )
 
@@ -243,18 +244,19 @@ async def _write_mask(slot: _Slot, snapshot: TaskSnapshot, ports: Ports) -> File
 class _Described:
     shape: tuple[int, ...]
     affine: tuple[tuple[float, ...], ...] | None = None
+    geometry: str | None = None
     labels: tuple[LabelCount, ...] = ()
 
 
 def _canonical_label_map(raw: bytes, series: Series) -> tuple[bytes, _Described]:
     label_map = nifti.read_label_map(raw)
-    nifti.check_label_map(label_map, series.segments, series.dimensions)
-    return nifti.write_label_map(label_map), _describe(label_map, series)
+    counts = nifti.check_label_map(label_map, series.segments, series.dimensions)
+    return nifti.write_label_map(label_map), _describe(label_map, counts)
 
 
 def _empty_label_map(series: Series) -> tuple[bytes, _Described]:
     label_map = nifti.empty_label_map(series.dimensions or (), series.affine)
-    return nifti.write_label_map(label_map), _describe(label_map, series)
+    return nifti.write_label_map(label_map), _describe(label_map, ())
 
 
 def _checked_png(raw: bytes, _: Series) -> tuple[bytes, _Described]:
@@ -262,12 +264,13 @@ def _checked_png(raw: bytes, _: Series) -> tuple[bytes, _Described]:
     return raw, _Described(shape=(header.width, header.height))
 
 
-def _describe(label_map: nifti.LabelMap, series: Series) -> _Described:
-    affine = label_map.affine
+def _describe(label_map: nifti.LabelMap, counts: tuple[LabelCount, ...]) -> _Described:
+    placed = label_map.geometry != "pixdim"
     return _Described(
-        shape=tuple(int(size) for size in label_map.array.shape),
-        affine=None if affine is None else tuple(tuple(map(float, row)) for row in affine),
-        labels=nifti.count_labels(label_map, series.segments),
+        shape=label_map.shape,
+        affine=label_map.affine if placed else None,
+        geometry="affine" if placed else "unknown",
+        labels=counts,
     )
 
 
