@@ -1,0 +1,82 @@
+"""A TCP listener for one aiohttp application, with the limits that aiohttp itself does not set.
+
+A connection that has not asked anything within ``header_timeout_s`` is closed; headers are bounded;
+bodies arrive as they were sent, never unpacked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+MAX_LINE_BYTES = 8190  # of the request line, and of one header
+MAX_HEADERS = 100
+KEEP_ALIVE_S = 75.0  # longer than the proxies' usual 60
+LINGER_S = 2.0  # reading on after a refusal, so that the sender sees the answer
+
+
+class Listener:
+    """Serves ``app``; made anew for each start."""
+
+    def __init__(self, app: web.Application, *, header_timeout_s: float, stop_s: float) -> None:
+        self._header_timeout_s = header_timeout_s
+        self._waiting: dict[object, asyncio.TimerHandle] = {}
+        app.middlewares.insert(0, self._asked)
+        self._runner = web.AppRunner(
+            app,
+            handle_signals=False,
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=KEEP_ALIVE_S,
+            lingering_time=LINGER_S,
+            max_line_size=MAX_LINE_BYTES,
+            max_field_size=MAX_LINE_BYTES,
+            max_headers=MAX_HEADERS,
+            shutdown_timeout=stop_s,
+        )
+        self._server: asyncio.Server | None = None
+
+    async def start(self, host: str, port: int) -> int:
+        """Listens, and returns the port (``port`` 0 is any). Raises ``OSError``."""
+        await self._runner.setup()
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._connection, host, port, backlog=512)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def stop(self) -> None:
+        """Takes no more connections, lets the open requests finish, closes what is left."""
+        if self._server is not None:
+            self._server.close()
+        for timer in self._waiting.values():
+            timer.cancel()
+        self._waiting.clear()
+        await self._runner.cleanup()
+
+    def _connection(self) -> RequestHandler:
+        server = self._runner.server
+        if server is None:
+            raise RuntimeError("the listener was not started")
+        connection = server()
+        loop = asyncio.get_running_loop()
+        self._waiting[connection] = loop.call_later(
+            self._header_timeout_s, self._silent, connection
+        )
+        return connection
+
+    def _silent(self, connection: RequestHandler) -> None:
+        """Nothing complete was asked in time."""
+        self._waiting.pop(connection, None)
+        if connection.transport is not None:
+            connection.transport.abort()
+
+    @web.middleware
+    async def _asked(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        timer = self._waiting.pop(request.protocol, None)
+        if timer is not None:
+            timer.cancel()
+        return await handler(request)

@@ -1,0 +1,320 @@
+"""``groundwire.toml`` and the environment become `Settings`; every mistake is reported at once.
+
+``GROUNDWIRE_A__B`` overrides ``[a] b``; a variable without ``__`` counts only when it names a
+top-level key, so ``GROUNDWIRE_ADMIN_TOKEN`` may hold a secret.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+from pydantic import Field, StringConstraints, ValidationError
+from pydantic_core import ErrorDetails
+
+from consumer.model import ExportRules, canonical, digest
+from consumer.settings_model import (
+    SOURCE_KINDS,
+    Admin,
+    ExportSection,
+    Http,
+    LogSection,
+    Retry,
+    Section,
+    Source,
+    WorkSection,
+)
+from consumer.settings_values import (
+    OWN_FOLDER,
+    LakePlace,
+    Place,
+    QueuePlace,
+    Secret,
+    SecretValue,
+    read_address,
+    split_names,
+)
+
+PREFIX = "GROUNDWIRE_"
+DEFAULT_FILE = Path("groundwire.toml")
+MAX_FILE_BYTES = 1 << 20
+
+SourceName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
+
+
+class ConfigurationError(Exception):
+    """Groundwire does not start: ``mistakes`` has one sentence for each, with its key."""
+
+    def __init__(self, mistakes: Sequence[str]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = tuple(mistakes)
+
+
+class Settings(Section):
+    """The whole configuration, understood; the log key apart, nothing of it is made up later."""
+
+    queue: QueuePlace = Field(
+        default=Place(f"sqlite:///{OWN_FOLDER}/queue.db"),
+        description="or amqp://user@host/vhost, amqps://user@host/vhost",
+    )
+    queue_password: SecretValue | None = Field(
+        default=None, description="env:NAME or file:PATH; of the broker's user"
+    )
+    queue_ca: str = Field(
+        default="", description="file of the authority that signed the broker's key"
+    )
+    queue_prefix: str = Field(
+        default="groundwire",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        description="with what the names of the broker's queues begin",
+    )
+    declare: bool = Field(
+        default=True, description="false: the broker's queues are yours, and only checked"
+    )
+    lake: LakePlace = Field(
+        default=Place(f"file:///{OWN_FOLDER}/lake"), description="or s3://bucket/prefix"
+    )
+    lake_endpoint: str = Field(
+        default="", description="of another S3 than Amazon's, such as https://s3:9000"
+    )
+    http: Http = Http()
+    admin: Admin = Admin()
+    sources: dict[SourceName, Source] = Field(
+        default={}, description="the accounts, each by its name"
+    )
+    export: ExportSection = ExportSection()
+    log: LogSection = LogSection()
+    retry: Retry = Retry()
+    work: WorkSection = WorkSection()
+
+    @property
+    def embedded(self) -> bool:
+        """One machine: queue and lake are files."""
+        return self.queue.scheme == "sqlite" and self.lake.scheme == "file"
+
+    @property
+    def data_folder(self) -> Path:
+        """Where local state lies: beside the queue's file, outside the lake."""
+        return self.queue.path.parent if self.queue.scheme == "sqlite" else Path(OWN_FOLDER)
+
+    @property
+    def log_key_file(self) -> Path:
+        """Where an embedded log's key is made at first start."""
+        return self.data_folder / "log.key"
+
+    @property
+    def log_index_file(self) -> Path:
+        return Path(self.log.index) if self.log.index else self.data_folder / "log-index.db"
+
+    def rules(self) -> dict[str, ExportRules]:
+        """What is exported, by source."""
+        return {name: source.export.over(self.export) for name, source in self.sources.items()}
+
+    def secrets(self) -> list[str]:
+        """Every secret text there is, so that log lines can be kept free of them."""
+        found = [one for one in (self.queue_password, self.admin.token, self.log.key) if one]
+        for source in self.sources.values():
+            found += [*source.secrets, source.api_key]
+        texts = [one.reveal() for one in found]
+        return [*texts, self.queue.password] if self.queue.password else texts
+
+    def fingerprint(self) -> str:
+        """The hash of the configuration, in which secrets stand by reference only."""
+        return digest(canonical(self.model_dump(mode="json")))
+
+
+def load(file: Path | None, environ: Mapping[str, str] = os.environ) -> Settings:
+    """The settings of ``file`` (None: ``groundwire.toml``, if there is one) and the environment.
+
+    Raises `ConfigurationError` with every mistake at once.
+    """
+    mistakes: list[str] = []
+    raw = _merge(_read(file, mistakes), _environment(environ, mistakes))
+    settings: Settings | None = None
+    try:
+        settings = Settings.model_validate(raw, context=environ)
+    except ValidationError as error:
+        mistakes += _sentences(error.errors())
+    mistakes += _across(raw)
+    if settings is not None:
+        mistakes += _places(settings)
+    if mistakes or settings is None:
+        raise ConfigurationError(sorted(set(mistakes)))
+    return settings
+
+
+def _read(file: Path | None, mistakes: list[str]) -> dict[str, Any]:
+    path = file or DEFAULT_FILE
+    if file is None and not path.exists():
+        return {}
+    try:
+        with path.open("rb") as opened:
+            data = opened.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
+            raise ValueError(f"holds more than {MAX_FILE_BYTES} bytes")
+        return tomllib.loads(data.decode("utf-8"))
+    except OSError as error:
+        mistakes.append(f"{path}: cannot be read: {error.strerror}")
+    except (ValueError, RecursionError) as error:  # TOML and UTF-8 errors are ValueErrors
+        mistakes.append(f"{path}: is not TOML: {error}")
+    return {}
+
+
+def _environment(environ: Mapping[str, str], mistakes: list[str]) -> dict[str, Any]:
+    """The overrides: ``GROUNDWIRE_A__B__C=x`` is ``{a: {b: {c: x}}}``; lists and tables as JSON."""
+    found: dict[str, Any] = {}
+    for variable, text in sorted(environ.items()):
+        path = variable.removeprefix(PREFIX).lower().split("__")
+        top_level = len(path) == 1 and path[0] in Settings.model_fields
+        if not variable.startswith(PREFIX) or not (len(path) > 1 or top_level):
+            continue
+        try:
+            value: Any = json.loads(text) if text[:1] in ("[", "{") else text
+        except (ValueError, RecursionError):
+            mistakes.append(f"{variable}: begins like JSON but is not")
+            continue
+        table = found
+        for part in path[:-1]:
+            table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                mistakes.append(f"{variable}: another variable gives {part} as a whole")
+                break
+        else:
+            table[path[-1]] = value
+    return found
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` wins; a source's ``-`` may be ``_`` there, as no shell exports a name with ``-``."""
+    merged = dict(base)
+    for key, value in over.items():
+        name = next((k for k in base if k.replace("-", "_") == key), key)
+        below = merged.get(name)
+        both = isinstance(below, dict) and isinstance(value, dict)
+        merged[name] = _merge(below, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _sentences(errors: Sequence[ErrorDetails]) -> list[str]:
+    """A list that lost its wrong items is not said to be empty as well."""
+    places = [one["loc"] for one in errors]
+    return [
+        _sentence(one)
+        for one in errors
+        if one["type"] != "too_short"
+        or not any(p[: len(one["loc"])] == one["loc"] and p != one["loc"] for p in places)
+    ]
+
+
+def _sentence(error: ErrorDetails) -> str:
+    """One mistake as ``key: what is wrong``; the value given is never repeated."""
+    loc = list(error["loc"])
+    if loc[:1] == ["sources"] and len(loc) > 2 and loc[2] in ("labelbox", "redbrick", "[key]"):
+        del loc[2]  # pydantic's mark of the branch it took
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
+    match error["type"]:
+        case "missing":
+            said = "is missing"
+        case "extra_forbidden":
+            said = "unknown key" + _meant(loc)
+        case "too_short" | "string_too_short":
+            said = "must not be empty"
+        case "union_tag_not_found":
+            key, said = f"{key}.platform", f"is missing: one of {_platforms()}"
+        case "union_tag_invalid":
+            key, said = f"{key}.platform", f"must be one of {_platforms()}"
+        case "string_pattern_mismatch" if loc[0] == "sources":
+            said = "a source's name is of a-z, 0-9, - and _, at most 40 of them"
+        case "string_pattern_mismatch":
+            said = "holds characters that it must not"
+        case _:
+            said = re.sub(r"^(Value error, |Input )", "", error["msg"]).replace("should", "must")
+    return f"{key}: {said}"
+
+
+def _platforms() -> str:
+    return ", ".join(get_args(kind.model_fields["platform"].annotation)[0] for kind in SOURCE_KINDS)
+
+
+def _meant(loc: Sequence[Any]) -> str:
+    known: list[type[Section]] = [Settings, *SOURCE_KINDS, *_sections()]
+    names = {name for section in known for name in section.model_fields}
+    close = difflib.get_close_matches(str(loc[-1]), sorted(names), n=1, cutoff=0.75)
+    return f" (did you mean {close[0]}?)" if close and close[0] != loc[-1] else ""
+
+
+def _sections() -> list[type[Section]]:
+    kinds = (field.annotation for field in Settings.model_fields.values())
+    return [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)]
+
+
+def _across(raw: Mapping[str, Any]) -> list[str]:
+    """Mistakes between keys, sought in what was written so that no other mistake hides them."""
+    mistakes = _shared_projects(raw.get("sources"))
+    admin = raw.get("admin")
+    if isinstance(admin, Mapping) and not admin.get("token"):
+        try:
+            address = read_address(admin.get("listen", "127.0.0.1:9090"))
+        except ValueError:
+            return mistakes  # reported already
+        if not address.loopback:
+            mistakes.append(
+                f"admin.token: is missing, and admin.listen = {address} is not on loopback"
+            )
+    return mistakes
+
+
+def _shared_projects(sources: Any) -> list[str]:
+    mistakes: list[str] = []
+    owner: dict[str, str] = {}
+    accounts: dict[tuple[str, ...], list[tuple[str, bool]]] = {}
+    tables = sources.items() if isinstance(sources, Mapping) else ()
+    for name, source in tables:
+        projects = split_names(source.get("projects", ["*"])) if isinstance(source, Mapping) else 0
+        if not isinstance(projects, list):
+            continue  # reported already
+        key = f"sources.{name}.projects"
+        if "*" in projects and len(projects) > 1:
+            mistakes.append(f'{key}: "*" is every project; leave out the others')
+        for project in dict.fromkeys(map(str, projects)):
+            other = owner.setdefault(project, name)
+            if project != "*" and other != name:
+                mistakes.append(f"{key}: project {project} belongs to sources.{other} already")
+        account = tuple(
+            str(source.get(k)) for k in ("platform", "api_url", "api_key", "organization")
+        )
+        for other, other_all in accounts.get(account, ()):
+            if "*" in projects or other_all:
+                mistakes.append(
+                    f'{key}: "*" meets sources.{other}, which has the same account: name them'
+                )
+        accounts.setdefault(account, []).append((name, "*" in projects))
+    return mistakes
+
+
+def _places(settings: Settings) -> list[str]:
+    mistakes: list[str] = []
+    if settings.queue_ca and not Path(settings.queue_ca).is_file():
+        mistakes.append(f"queue_ca: {settings.queue_ca} is no file that can be read")
+    if settings.lake.scheme != "file":
+        return mistakes
+    lake = settings.lake.path
+    if settings.queue.scheme == "sqlite" and settings.queue.path.is_relative_to(lake):
+        mistakes.append("queue: lies inside the lake; put it elsewhere")
+    if settings.log_index_file.absolute().is_relative_to(lake):
+        mistakes.append("log.index: lies inside the lake; put it elsewhere")
+    key = settings.log.key
+    if key and key.reference.startswith("file:"):
+        path = Path(key.reference.removeprefix("file:")).absolute()
+        if path.is_relative_to(lake):
+            mistakes.append("log.key: lies inside the lake; put it elsewhere")
+    return mistakes
+
+
+__all__ = ["ConfigurationError", "Secret", "Settings", "load"]

@@ -1,0 +1,200 @@
+"""Every key of ``groundwire.toml``: its type, its default and what it is for.
+
+An unknown key is a mistake, so nothing is configured that nothing reads.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from consumer.model import ExportRules
+from consumer.settings_values import (
+    Address,
+    AddressValue,
+    HttpUrl,
+    Names,
+    Network,
+    SecretValue,
+    When,
+    split_names,
+)
+
+
+class Section(BaseModel):
+    """A table of the file: frozen, and nothing but its keys."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True
+    )
+
+
+class Http(Section):
+    """The hook listener."""
+
+    listen: AddressValue = Field(
+        default=Address("127.0.0.1", 8080),
+        description="where the webhooks arrive: POST /hooks/NAME",
+    )
+    body_limit_bytes: int = Field(
+        default=1 << 20, ge=1, le=1 << 26, description="a larger body is answered 413"
+    )
+    header_timeout_s: float = Field(
+        default=10.0, gt=0, le=300, description="a connection that asks nothing by then is closed"
+    )
+    body_timeout_s: float = Field(
+        default=10.0,
+        gt=0,
+        le=300,
+        description="a body that is not complete by then is answered 408",
+    )
+    trusted_proxies: Annotated[tuple[Network, ...], BeforeValidator(split_names)] = Field(
+        default=(), description="addresses and networks whose X-Forwarded-For counts"
+    )
+
+
+class Admin(Section):
+    """The admin listener."""
+
+    listen: AddressValue = Field(
+        default=Address("127.0.0.1", 9090), description="/healthz, /readyz and /metrics"
+    )
+    token: SecretValue | None = Field(
+        default=None, description="env:NAME or file:PATH; needed when it listens off loopback"
+    )
+
+
+class ExportSection(Section):
+    """What is exported."""
+
+    when: When = Field(default="always", description='"always", or "ground-truth" for nothing else')
+    stages: Names = Field(default=(), description="names of the stages to export; empty is all")
+    formats: Annotated[tuple[Literal["nifti"], ...], BeforeValidator(split_names)] = Field(
+        default=("nifti",), min_length=1, description="file formats of the masks"
+    )
+    deletion_confirmed_after_s: float = Field(
+        default=60.0,
+        ge=0,
+        description="between the two answers that must agree that a task is gone",
+    )
+
+
+class ExportOverride(Section):
+    """What one source does otherwise than ``[export]``; what is left out is as there."""
+
+    when: When | None = Field(default=None, description="as [export] when")
+    stages: Annotated[tuple[str, ...] | None, BeforeValidator(split_names)] = Field(
+        default=None, description="as [export] stages"
+    )
+    formats: Annotated[tuple[Literal["nifti"], ...] | None, BeforeValidator(split_names)] = Field(
+        default=None, min_length=1, description="as [export] formats"
+    )
+    deletion_confirmed_after_s: float | None = Field(
+        default=None, ge=0, description="as [export] deletion_confirmed_after_s"
+    )
+
+    def over(self, base: ExportSection) -> ExportRules:
+        """The rules of one source."""
+        return ExportRules(**{**base.model_dump(), **self.model_dump(exclude_none=True)})
+
+
+class LabelboxExportParams(Section):
+    """What ``annotations.json`` holds of a data row, by the names of Labelbox' own export."""
+
+    attachments: bool = Field(default=True, description="the data row's attachments")
+    metadata_fields: bool = Field(default=True, description="its metadata")
+    data_row_details: bool = Field(default=True, description="its times and who made it")
+    project_details: bool = Field(default=True, description="ontology, batch, priority")
+    label_details: bool = Field(default=True, description="who labelled and reviewed, and when")
+    performance_details: bool = Field(default=True, description="the seconds that labelling took")
+
+
+class SourceSection(Section):
+    """One account of one platform."""
+
+    secrets: Annotated[tuple[SecretValue, ...], BeforeValidator(split_names)] = Field(
+        min_length=1, description="env:NAME or file:PATH; all that are live, so rotation overlaps"
+    )
+    api_key: SecretValue = Field(description="env:NAME or file:PATH; with it the state is fetched")
+    projects: Names = Field(
+        default=("*",),
+        min_length=1,
+        description='project ids whose webhooks count; "*" is every project',
+    )
+    download_hosts: Names = Field(
+        default=(), description="the only hosts that masks may be fetched from; empty is any"
+    )
+    export: ExportOverride = Field(default=ExportOverride(), description="overrides [export]")
+
+
+class LabelboxSource(SourceSection):
+    platform: Literal["labelbox"]
+    api_url: HttpUrl = Field(
+        default="https://api.labelbox.com/graphql", description="the platform's GraphQL address"
+    )
+    export_params: LabelboxExportParams = Field(
+        default=LabelboxExportParams(), description="what annotations.json holds"
+    )
+
+
+class RedBrickSource(SourceSection):
+    platform: Literal["redbrick"]
+    api_url: HttpUrl = Field(
+        default="https://api.redbrickai.com", description="the platform's base URL"
+    )
+    organization: str = Field(min_length=1, description="the organization's id")
+    ground_truth_stages: Names = Field(
+        default=("END", "Output"),
+        min_length=1,
+        description="tasks in these stages are ground truth",
+    )
+
+
+Source = Annotated[LabelboxSource | RedBrickSource, Field(discriminator="platform")]
+SOURCE_KINDS: tuple[type[SourceSection], ...] = (LabelboxSource, RedBrickSource)
+
+
+class LogSection(Section):
+    """The audit log."""
+
+    key: SecretValue | None = Field(
+        default=None, description="file:PATH or env:NAME of the signing key (groundwire key new)"
+    )
+    origin: str = Field(
+        default="groundwire",
+        pattern=r"^[^\s+\x00-\x1f]{1,200}$",
+        description="the log's name in its checkpoints, such as example.org/ground-truth",
+    )
+    index: str = Field(
+        default="",
+        description="a local file of the ids in the log; empty is beside the queue's own",
+    )
+
+
+class Retry(Section):
+    """How often and when what failed is tried again."""
+
+    attempts: int = Field(
+        default=12, ge=1, le=100, description="tries before a message is given up"
+    )
+    base_s: float = Field(default=2.0, gt=0, description="the first wait, doubled with each try")
+    cap_s: float = Field(default=3600.0, gt=0, description="the longest wait")
+
+
+class WorkSection(Section):
+    """How a worker works."""
+
+    concurrency: int = Field(
+        default=4, ge=1, le=64, description="batches of a lane in work at once"
+    )
+    max_download_bytes: int = Field(
+        default=1 << 30, ge=1, description="a larger mask is given up, with its reason"
+    )
+    download_timeout_s: float = Field(default=120.0, gt=0, description="for one mask")
+    stop_s: float = Field(
+        default=10.0,
+        gt=0,
+        le=600,
+        description="after SIGTERM, what is not finished by then is given back",
+    )
