@@ -1,0 +1,236 @@
+"""Receiving from one lane: a channel that is re-opened when lost, and the leases it gave.
+
+A lease belongs to the channel it came over. When that is gone the broker gives the message to
+somebody else, so the lease is stale and its verbs do nothing. Whatever a verb moves elsewhere is
+confirmed there before it is acknowledged here: a crash in between duplicates, never loses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+
+from consumer.errors import GroundwireError, Transient
+from consumer.model import Failure, LaneSpec, Message, timestamp
+from consumer.ports import Clock
+from consumer.queues.body import UNREADABLE, readable
+from consumer.queues.broker import LOST, Broker, count, within
+from consumer.queues.envelope import Envelope, unwrap
+from consumer.queues.topology import KILLED_AFTER, LaneTopology
+
+KILLED = "delivery-limit"
+KILLED_ATTEMPT = 1_000_000  # over any limit
+PREFETCH_BATCHES = 2  # one being worked on, one on its way; fewer than one would never fill
+PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # between attempts to receive again
+ATTACH_S = 10.0
+
+_log = structlog.get_logger(__name__)
+
+Publish = Callable[[str, Envelope], Awaitable[None]]
+
+
+@dataclass(eq=False, slots=True)
+class RabbitLease:
+    """A message of a lane, until its verb is called or its channel is gone."""
+
+    message: Message
+    envelope: Envelope
+    killed: bool
+    _delivery: AbstractIncomingMessage
+    _receiver: LaneReceiver
+    _open: bool = True
+
+    @property
+    def attempt(self) -> int:
+        return KILLED_ATTEMPT if self.killed else self.envelope.attempt
+
+    @property
+    def failure(self) -> Failure | None:
+        if not self.killed:
+            return self.envelope.failure
+        return self._receiver.killed_failure(self.envelope)
+
+    async def ack(self) -> None:
+        if self._settle():
+            await self._receiver.acknowledge(self._delivery)
+
+    async def retry(self, after_s: float, failure: Failure) -> None:
+        if self._settle():
+            target = self._receiver.topology.wait_for(after_s)
+            await self._receiver.move(self._delivery, target, self.envelope.again(failure))
+
+    async def bury(self, failure: Failure) -> None:
+        if self._settle():
+            target = self._receiver.topology.dead
+            await self._receiver.move(self._delivery, target, self.envelope.failed(failure))
+
+    def _settle(self) -> bool:
+        """Whether a verb may still act; the first call only, and only on a live channel."""
+        acts, self._open = self._open, False
+        self._receiver.settled(self)
+        return acts and not self._delivery.channel.is_closed
+
+
+class LaneReceiver:
+    """One lane's consumer in this process."""
+
+    def __init__(
+        self, broker: Broker, topology: LaneTopology, lane: LaneSpec, publish: Publish, clock: Clock
+    ) -> None:
+        self.topology = topology
+        self._broker = broker
+        self._prefetch = min(PREFETCH_BATCHES * lane.batch, 65535)
+        self._publish = publish
+        self._clock = clock
+        self._channel: AbstractChannel | None = None
+        self._attaching = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._arrived: deque[RabbitLease] = deque()
+        self._leased: set[RabbitLease] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def buffered(self) -> int:
+        return len(self._arrived)
+
+    @property
+    def leased(self) -> int:
+        return len(self._leased)
+
+    def oldest(self) -> datetime | None:
+        """When the oldest message that this process holds was put."""
+        return min((it.envelope.put_at for it in (*self._arrived, *self._leased)), default=None)
+
+    async def take(self, batch: int, linger_s: float) -> list[RabbitLease]:
+        """At least one lease; waits as long as that takes, through lost connections."""
+        while True:
+            await self._attach()
+            await self._until(1)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(linger_s):
+                    await self._until(batch)
+            leases = [self._arrived.popleft() for _ in range(min(batch, len(self._arrived)))]
+            self._leased.update(leases)
+            if leases:
+                return leases
+
+    async def close(self) -> None:
+        """Gives back what is held."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        channel, self._channel = self._channel, None
+        self._lost()
+        if channel is not None:
+            with contextlib.suppress(*LOST):
+                await channel.close()
+
+    def settled(self, lease: RabbitLease) -> None:
+        self._leased.discard(lease)
+
+    def killed_failure(self, envelope: Envelope) -> Failure:
+        text = f"delivered {KILLED_AFTER} times without an answer"
+        at = envelope.failure.at if envelope.failure else timestamp(self._clock())
+        return Failure(reason=KILLED, message=text, at=at)
+
+    async def acknowledge(self, delivery: AbstractIncomingMessage) -> None:
+        with contextlib.suppress(*LOST):  # a lost channel: it will be delivered again
+            await delivery.ack()
+
+    async def move(self, delivery: AbstractIncomingMessage, queue: str, envelope: Envelope) -> None:
+        """Into another queue, then out of this one; back into this one when that fails."""
+        try:
+            await self._publish(queue, envelope)
+        except Transient as error:
+            _log.warning("message-kept", queue=queue, reason=error.reason, error=error.message)
+            self._spawn(self._give_back(delivery))
+        else:
+            await self.acknowledge(delivery)
+
+    async def _give_back(self, delivery: AbstractIncomingMessage) -> None:
+        """Later, so that a message which cannot be moved does not circle as fast as it can."""
+        await asyncio.sleep(PAUSES_S[-1])
+        with contextlib.suppress(*LOST):
+            await delivery.reject(requeue=True)
+
+    async def _attach(self) -> None:
+        async with self._attaching:
+            attempt = 0
+            while self._channel is None or self._channel.is_closed:
+                try:
+                    async with within(ATTACH_S, self._broker):
+                        await self._consume()
+                except GroundwireError as error:
+                    if attempt == 0:
+                        _log.warning("lane-lost", queue=self.topology.ready, error=error.message)
+                    await asyncio.sleep(PAUSES_S[min(attempt, len(PAUSES_S) - 1)])
+                    attempt += 1
+
+    async def _consume(self) -> None:
+        channel = await self._broker.open_channel()
+        try:
+            for queue in (self.topology.killed, self.topology.ready):
+                await count(channel, queue)  # consuming from what is not there closes the channel
+            await channel.set_qos(prefetch_count=self._prefetch)
+            underlay = await channel.get_underlay_channel()
+            underlay.on_consumer_cancel_callbacks.add(lambda _: self._cancelled(channel))
+            channel.close_callbacks.add(lambda *_: self._lost(channel))
+            self._lost()
+            self._channel = channel
+            for queue in (self.topology.killed, self.topology.ready):
+                source = await channel.get_queue(queue, ensure=False)
+                await source.consume(self._killed if queue.endswith(".killed") else self._ready)
+        except BaseException:
+            self._channel = None
+            with contextlib.suppress(*LOST):
+                await channel.close()
+            raise
+
+    async def _ready(self, delivery: AbstractIncomingMessage) -> None:
+        self._received(delivery, killed=False)
+
+    async def _killed(self, delivery: AbstractIncomingMessage) -> None:
+        self._received(delivery, killed=True)
+
+    def _received(self, delivery: AbstractIncomingMessage, *, killed: bool) -> None:
+        if delivery.channel.is_closed:
+            return
+        now = self._clock()
+        envelope = unwrap(delivery.body, delivery.message_id, delivery.headers, now)
+        message = readable(delivery.body)
+        if message is None:
+            text = "the bytes in the queue are not a message"
+            failure = Failure(reason=UNREADABLE, message=text, at=timestamp(now))
+            self._spawn(self.move(delivery, self.topology.dead, envelope.failed(failure)))
+            return
+        self._arrived.append(RabbitLease(message, envelope, killed, delivery, self))
+        self._changed.set()
+
+    async def _until(self, size: int) -> None:
+        """Until so many have arrived, or the channel is lost."""
+        while len(self._arrived) < size and self._channel and not self._channel.is_closed:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def _cancelled(self, channel: AbstractChannel) -> None:
+        """The broker ended a consumer: its queue was deleted or moved. Begin anew."""
+        self._spawn(channel.close())
+
+    def _lost(self, channel: AbstractChannel | None = None) -> None:
+        """Forgets what the lost channel brought; a newer channel's messages stay."""
+        if channel is not None and channel is not self._channel:
+            return
+        self._arrived.clear()
+        self._leased.clear()
+        self._changed.set()
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
