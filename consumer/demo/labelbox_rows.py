@@ -1,13 +1,11 @@
 """What a simulated Labelbox remembers of a data row, and how its exports print it.
 
-The shapes are those of the vendor's page "Export DICOM annotations": the current one, a data row
-per line, and the legacy one, a label per entry with its frames behind a URL. Pure functions; the
-six details are left out unless they are asked for, as the vendor does.
+The shape is that of the vendor's page "Export DICOM annotations", a data row per line. Pure
+functions; the six details are left out unless they are asked for, as the vendor does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -170,11 +168,11 @@ def _annotations(label: SimulatedLabel, row: SimulatedRow, base: str) -> Json:
                     str(frame): {
                         "objects": {
                             one.feature: _object(one, row, base)
-                            for one in _drawn(label, group, frame)
+                            for one in drawn_on(label, group, frame)
                         },
                         "classifications": [],
                     }
-                    for frame in _frames(label, group)
+                    for frame in frames_of(label, group)
                 },
             }
             for group in GROUPS
@@ -183,14 +181,14 @@ def _annotations(label: SimulatedLabel, row: SimulatedRow, base: str) -> Json:
             group: {
                 feature: _runs(frames)
                 for feature in features
-                if (frames := _frames(label, group, feature))
+                if (frames := frames_of(label, group, feature))
             }
             for group in GROUPS
         },
         "classifications": [],
         "key_frame_feature_map": {
             feature: {
-                group: {str(frame): True for frame in _frames(label, group, feature)}
+                group: {str(frame): True for frame in frames_of(label, group, feature)}
                 for group in GROUPS
             }
             for feature in features
@@ -206,114 +204,22 @@ def _object(drawing: Drawing, row: SimulatedRow, base: str) -> Json:
         "classifications": [],
     }
     if drawing.png is None:
-        out["line"] = _line(drawing)
+        out["line"] = line_of(drawing)
     else:
         path = f"projects/{row.project}/annotations/{drawing.feature}/index/{drawing.frame}/mask"
         out["mask"] = {"url": f"{base}/api/v1/{path}"}
     return out
 
 
-def export_legacy(row: SimulatedRow, project: SimulatedProject, base: str) -> Iterator[Json]:
-    """The row's entries of a legacy export: one per label; one without label when there is none."""
-    for label in row.labels.values():
-        yield _legacy_entry(label, row, project, base)
-    if not row.labels:
-        yield {"ID": None, "Label": {}, **_legacy_row(row, project)}
-
-
-def _legacy_entry(
-    label: SimulatedLabel, row: SimulatedRow, project: SimulatedProject, base: str
-) -> Json:
-    groups = [
-        {
-            "name": group.lower(),
-            "objects": [],
-            "classifications": [],
-            "relationships": [],
-            "frames": f"{base}/v1/frames/{label.id}?group={group.lower()}",
-        }
-        for group in GROUPS
-        if _frames(label, group)
-    ]
-    return {
-        "ID": label.id,
-        **_legacy_row(row, project),
-        "Label": {"objects": [], "classifications": [], "relationships": [], "groups": groups},
-        "Created By": label.created_by,
-        "Created At": _millis(label.created_at),
-        "Updated At": _millis(label.updated_at),
-        "Seconds to Label": 1,
-        "Agreement": -1,
-        "Benchmark Agreement": -1,
-        "Benchmark ID": label.id if label.benchmark else None,
-        "Reviews": list(label.reviews),
-        "Has Open Issues": 0,
-        "Skipped": label.skipped,
-    }
-
-
-def _legacy_row(row: SimulatedRow, project: SimulatedProject) -> Json:
-    history = [
-        {
-            "actorId": step.by,
-            "action": step.action,
-            "createdAt": _millis(step.at),
-            **{
-                f"{side}Task{part}": value
-                for side, name in (("previous", step.previous), ("next", step.next))
-                if name is not None
-                for part, value in (("Id", project.queues[name]), ("Name", name))
-            },
-        }
-        for step in reversed(row.steps)
-    ]
-    return {
-        "DataRow ID": row.id,
-        "Labeled Data": row.row_data,
-        "Project Name": project.name,
-        "External ID": row.global_key,
-        "Dataset Name": "simulated",
-        "DataRow Workflow Info": {"taskName": row.stage, "Workflow History": history},
-    }
-
-
-def legacy_frames(label: SimulatedLabel, group: str, base: str) -> Iterator[Json]:
-    """The entries behind a legacy ``frames`` URL, one per frame."""
-    for frame in _frames(label, group):
-        yield {
-            "frameNumber": frame,
-            "classifications": [],
-            "objects": [_legacy_object(one, base) for one in _drawn(label, group, frame)],
-            "relationships": [],
-        }
-
-
-def _legacy_object(drawing: Drawing, base: str) -> Json:
-    out: Json = {
-        "featureId": drawing.feature,
-        "schemaId": "ckzohkul206400z976bjrguy3",
-        "title": drawing.name,
-        "value": drawing.name.lower().replace(" ", "_"),
-        "color": "#1CE6FF",
-        "keyframe": True,
-        "classifications": [],
-    }
-    if drawing.png is None:
-        out["line"] = _line(drawing)
-    else:
-        out["instanceURI"] = f"{base}/masks/feature/{drawing.feature}/{drawing.frame}"
-    return out
-
-
-def _line(drawing: Drawing) -> list[Json]:
+def line_of(drawing: Drawing) -> list[Json]:
     return [{"x": x, "y": y} for x, y in drawing.line]
 
 
-def _drawn(label: SimulatedLabel, group: str, frame: int) -> list[Drawing]:
+def drawn_on(label: SimulatedLabel, group: str, frame: int) -> list[Drawing]:
     return [one for one in label.drawings if (one.group, one.frame) == (group, frame)]
 
 
-def _frames(label: SimulatedLabel, group: str, feature: str | None = None) -> list[int]:
+def frames_of(label: SimulatedLabel, group: str, feature: str | None = None) -> list[int]:
     return sorted(
         {
             one.frame
@@ -339,7 +245,3 @@ def _seconds(moment: datetime) -> str:
 
 def _micros(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
-
-
-def _millis(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"

@@ -17,7 +17,8 @@ from aiohttp import web
 from consumer.demo.labelbox_export import ExportJob, Refused, chunk
 from consumer.demo.labelbox_faults import Fault
 from consumer.demo.labelbox_graphql import UnknownField, operation_name, select, selection
-from consumer.demo.labelbox_rows import GROUPS, SimulatedProject, legacy_frames
+from consumer.demo.labelbox_legacy import legacy_frames
+from consumer.demo.labelbox_rows import GROUPS, SimulatedProject
 from consumer.demo.labelbox_state import LabelboxState
 
 Answer = Callable[[dict[str, Any]], dict[str, Any]]

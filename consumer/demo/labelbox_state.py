@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from consumer.demo.labelbox_export import ExportJob, Refused, details, search
 from consumer.demo.labelbox_faults import Fault, Faults
+from consumer.demo.labelbox_legacy import export_legacy
 from consumer.demo.labelbox_rows import (
     DONE,
     Drawing,
@@ -27,7 +28,6 @@ from consumer.demo.labelbox_rows import (
     SimulatedProject,
     SimulatedRow,
     Step,
-    export_legacy,
     export_row,
 )
 from consumer.demo.labelbox_webhooks import Event, Webhook, WebhookStyle

@@ -1,0 +1,1 @@
+"""Annotation platforms: each a file with what it verifies, parses, fetches and downloads."""

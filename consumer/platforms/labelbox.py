@@ -1,0 +1,167 @@
+"""The Labelbox platform: verified webhooks in, task snapshots and masks out.
+
+One export job serves up to 2,000 data rows. The details that Groundwire itself needs are fetched
+whatever ``export_params`` says, and only left out of the document.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from consumer.download import Downloader
+from consumer.errors import Permanent, Transient
+from consumer.model import (
+    Delivery,
+    Mask,
+    Missing,
+    TaskEvent,
+    TaskKey,
+    TaskSnapshot,
+    timestamp,
+)
+from consumer.platforms import labelbox_hooks, labelbox_legacy
+from consumer.platforms.labelbox_export import PARAMS, Exports, batches
+from consumer.platforms.labelbox_graphql import GraphQL, ProjectUnreadable
+from consumer.platforms.labelbox_rows import snapshot_of
+from consumer.ports import Clock, Sleep
+
+API_URL = "https://api.labelbox.com/graphql"
+EXPORT_PARAMS = tuple(PARAMS)  # the six names of the vendor's page, on unless switched off
+PROJECT_IDS_ARE_UNIQUE = True  # in the world, so a project's id is its name in the lake
+
+MAX_MASK_BYTES = 64 << 20
+MAX_FRAMES_BYTES = 64 << 20  # behind one legacy frames URL
+ROWS_AT_ONCE = 4  # whose legacy frames are fetched
+
+_PROJECT = "query GetProjectPyApi($param_0: ID!){project(where: {id: $param_0}){id name}}"
+_NEEDED = frozenset({"data_row_details", "project_details", "label_details", "performance_details"})
+_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+
+Json = dict[str, Any]
+Answer = TaskSnapshot | Missing | Transient | Permanent
+
+
+class Labelbox:
+    """One Labelbox account."""
+
+    def __init__(
+        self,
+        *,
+        source: str,
+        secrets: Sequence[bytes],
+        api_key: str,
+        downloader: Downloader,
+        clock: Clock,
+        projects: Collection[str] = ("*",),
+        api_url: str = API_URL,
+        export_params: Mapping[str, bool] | None = None,
+        sleep: Sleep = asyncio.sleep,
+        timeout_s: float = 60.0,
+    ) -> None:
+        self.source = source
+        self._secrets = tuple(secrets)
+        self._projects = tuple(projects)
+        self._clock = clock
+        chosen = {**dict.fromkeys(EXPORT_PARAMS, True), **(export_params or {})}
+        self._shown = frozenset(name for name, on in chosen.items() if on)
+        self._api_origin = _origin(api_url)
+        self._authorization = f"Bearer {api_key}"
+        self._downloader = downloader
+        self._graphql = GraphQL(url=api_url, authorization=self._authorization, timeout_s=timeout_s)
+        self._exports = Exports(self._graphql, downloader, sleep=sleep)
+
+    async def close(self) -> None:
+        await self._graphql.close()
+
+    def verify(self, headers: Mapping[str, str], query: Mapping[str, str], body: bytes) -> Delivery:
+        now = timestamp(self._clock())
+        return labelbox_hooks.verified(self.source, headers, body, self._secrets, now)
+
+    def parse(self, delivery: Delivery) -> list[TaskEvent]:
+        return labelbox_hooks.events(delivery, self._projects)
+
+    async def fetch(self, tasks: Sequence[TaskKey]) -> dict[TaskKey, Answer]:
+        by_project: defaultdict[str, list[str]] = defaultdict(list)
+        for key in dict.fromkeys(tasks):
+            by_project[key.project].append(key.task)
+        answers: dict[TaskKey, Answer] = {}
+        for project, ids in by_project.items():
+            for batch in batches(ids):
+                answers |= await self._fetch_batch(project, batch)
+        return answers
+
+    async def download(self, snapshot: TaskSnapshot, mask: Mask) -> bytes:
+        data = await self._get(mask.reference, max_bytes=MAX_MASK_BYTES)
+        if data.startswith(_PNG_START) and not data.endswith(_PNG_END):
+            raise Transient("download-truncated", "a mask's PNG has no end")
+        return data
+
+    async def _fetch_batch(self, project: str, ids: Sequence[str]) -> dict[TaskKey, Answer]:
+        keys = [TaskKey(source=self.source, project=project, task=task) for task in ids]
+        try:
+            job = await self._exports.run(project, ids, sorted(self._shown | _NEEDED))
+            entries: defaultdict[str | None, list[Json]] = defaultdict(list)
+            async for entry in self._exports.rows(job):
+                entries[labelbox_legacy.row_id(entry)].append(entry)
+            lacking = not set(ids) <= entries.keys()
+            absent = await self._absence(project, job) if lacking else None
+        except ProjectUnreadable as error:
+            return dict.fromkeys(keys, error)
+        answers: dict[TaskKey, Answer] = {
+            key: absent or Missing(source=key.source, project=key.project, task=key.task)
+            for key in keys
+            if key.task not in entries
+        }
+        there = [key for key in keys if key.task in entries]
+        gate = asyncio.Semaphore(ROWS_AT_ONCE)
+        made = await asyncio.gather(*(self._answer(k, entries[k.task], gate) for k in there))
+        return answers | dict(zip(there, made, strict=True))
+
+    async def _absence(self, project: str, job: str) -> Transient | None:
+        """What it means that rows are absent from a job's answer: None when they are not there.
+        Raises ``ProjectUnreadable``."""
+        data = await self._graphql.ask(_PROJECT, {"param_0": project})
+        if not isinstance(data.get("project"), dict):
+            raise ProjectUnreadable
+        if await self._exports.has_errors(job):
+            return Transient("export-incomplete", "the export reports errors beside its rows")
+        return None
+
+    async def _answer(
+        self, key: TaskKey, entries: Sequence[Json], gate: asyncio.Semaphore
+    ) -> Answer:
+        """The row's answer; a failure of its own is its answer. Only legacy rows need I/O."""
+        try:
+            row = entries[-1]
+            if labelbox_legacy.is_legacy(row):
+                async with gate:
+                    frames = {
+                        url: labelbox_legacy.read_frames(
+                            await self._get(url, max_bytes=MAX_FRAMES_BYTES)
+                        )
+                        for url in labelbox_legacy.frame_urls(entries)
+                    }
+                row = labelbox_legacy.current_row(entries, key.project, frames)
+            return snapshot_of(row, key, self._shown)
+        except (Transient, Permanent) as error:
+            return error
+
+    async def _get(self, url: str, *, max_bytes: int) -> bytes:
+        """What a data row points at; with our key where it lies on the API's own origin."""
+        own = _origin(url) == self._api_origin
+        return await self._downloader.get(
+            url, authorization=self._authorization if own else None, max_bytes=max_bytes
+        )
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None] | None:
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        return None
+    return parts.scheme, parts.hostname, port

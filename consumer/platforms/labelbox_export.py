@@ -1,0 +1,178 @@
+"""Labelbox's export jobs: started for chosen data rows, waited for, and read piece by piece.
+
+A job that fails or does not end, a file that is not whole, and a line that cannot be read are
+errors, never fewer rows. The presigned file is fetched without our key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
+
+from consumer.download import Downloader
+from consumer.errors import Permanent, Transient
+from consumer.platforms.labelbox_graphql import GraphQL, Json, child, count_of, text_of
+from consumer.ports import Sleep
+
+MAX_IDS = 2_000  # of one filter, by the vendor's limits page
+MAX_EXPORT_BYTES = 512 << 20  # of one job's file
+POLL_S = 2.0  # the vendor's SDK allows no less
+
+PARAMS = {
+    "attachments": "includeAttachments",
+    "metadata_fields": "includeMetadata",
+    "data_row_details": "includeDataRowDetails",
+    "project_details": "includeProjectDetails",
+    "label_details": "includeLabelDetails",
+    "performance_details": "includePerformanceDetails",
+}
+
+_EXPORT = (
+    "mutation exportDataRowsInProjectPyApi($input: ExportDataRowsInProjectInput!)"
+    "{exportDataRowsInProject(input: $input){taskId isStreamable}}"
+)
+_POLL = (
+    "query GetUserCreatedTasksPyApi($param_0: ID!, $param_1: ID!)"
+    "{user(where: {id: $param_1}){createdTasks(where: {id: $param_0} skip: 0 first: 1)"
+    "{id status}}}"
+)
+_HEADER = (
+    "query GetExportMetadataHeaderPyApi($where: WhereUniqueIdInput, $streamType: TaskStreamType!)"
+    "{task(where: $where){exportMetadataHeader(streamType: $streamType){totalSize totalLines}}}"
+)
+_OFFSET = (
+    "query GetExportFileFromOffsetPyApi"
+    "($where: WhereUniqueIdInput, $streamType: TaskStreamType!, $offset: UInt64!)"
+    "{task(where: $where){exportFileFromOffset(streamType: $streamType, offset: $offset)"
+    "{offsets {start end} lines {start end} file}}}"
+)
+_USER = "query GetUserPyApi{user{id}}"
+
+
+class Exports:
+    """Export jobs of one account."""
+
+    def __init__(
+        self,
+        graphql: GraphQL,
+        downloader: Downloader,
+        *,
+        sleep: Sleep = asyncio.sleep,
+        timeout_s: float = 600.0,
+    ) -> None:
+        self._graphql = graphql
+        self._downloader = downloader
+        self._sleep = sleep
+        self._timeout_s = timeout_s
+        self._user: str | None = None
+
+    async def run(self, project: str, row_ids: Sequence[str], details: Sequence[str]) -> str:
+        """Runs one job for at most `MAX_IDS` data rows, with the named details; gives its id.
+
+        Raises ``ProjectUnreadable`` or ``Transient``.
+        """
+        job = await self._start(project, row_ids, details)
+        waited = 0.0
+        while (status := await self._status(job)) == "IN_PROGRESS":
+            if waited >= self._timeout_s:
+                raise Transient("export-timeout", "the export job does not end", shared=True)
+            await self._sleep(POLL_S)
+            waited += POLL_S
+        if status != "COMPLETE":
+            raise Transient("export-failed", "the platform's export job failed")
+        return job
+
+    async def has_errors(self, job: str) -> bool:
+        """Whether a finished job reports errors beside its rows."""
+        return await self._header(job, "ERRORS") is not None
+
+    async def _start(self, project: str, row_ids: Sequence[str], details: Sequence[str]) -> str:
+        query = [{"ids": list(row_ids), "operator": "is", "type": "data_row_id"}]
+        asked: Json = {
+            "taskName": "groundwire",
+            "isStreamableReady": True,
+            "filters": {"projectId": project, "searchQuery": {"scope": None, "query": query}},
+            "params": {
+                **{theirs: ours in details for ours, theirs in PARAMS.items()},
+                "mediaTypeOverride": None,
+                "includeEmbeddings": False,
+                "includeInterpolatedFrames": False,
+            },
+            "streamable": True,
+        }
+        data = await self._graphql.ask(_EXPORT, {"input": asked})
+        return text_of(child(data, "exportDataRowsInProject"), "taskId")
+
+    async def _status(self, job: str) -> str:
+        if self._user is None:
+            self._user = text_of(child(await self._graphql.ask(_USER, {}), "user"), "id")
+        data = await self._graphql.ask(_POLL, {"param_0": job, "param_1": self._user})
+        tasks = child(data, "user").get("createdTasks")
+        if not isinstance(tasks, list) or len(tasks) != 1 or not isinstance(tasks[0], dict):
+            raise Transient("export-failed", "the platform does not know its export job")
+        return text_of(tasks[0], "status")
+
+    async def _header(self, job: str, stream: str) -> Json | None:
+        """The size of a job's stream; None when there is none."""
+        data = await self._graphql.ask(_HEADER, {"where": {"id": job}, "streamType": stream})
+        header = child(data, "task").get("exportMetadataHeader")
+        return header if isinstance(header, dict) and count_of(header, "totalSize") > 0 else None
+
+    async def rows(self, job: str) -> AsyncIterator[Json]:
+        """The rows of a finished job. Raises ``Transient``, or ``Permanent`` (export-too-large)."""
+        header = await self._header(job, "RESULT")
+        total = 0 if header is None else count_of(header, "totalSize")
+        if total > MAX_EXPORT_BYTES:
+            raise Permanent("export-too-large", f"{total} bytes; the limit is {MAX_EXPORT_BYTES}")
+        offset, lines, rest = 0, 0, b""
+        while offset < total:
+            end, piece = await self._piece(job, offset)
+            offset = end + 1
+            *whole, rest = (rest + piece).split(b"\n")
+            for line in filter(None, whole):
+                lines += 1
+                yield _row(line)
+        if rest.strip():
+            lines += 1
+            yield _row(rest)
+        if header is not None and lines < count_of(header, "totalLines"):
+            raise Transient("export-truncated", "the export holds fewer rows than it says")
+
+    async def _piece(self, job: str, offset: int) -> tuple[int, bytes]:
+        """(last byte, bytes) of the file that holds ``offset``."""
+        where = {"where": {"id": job}, "streamType": "RESULT", "offset": str(offset)}
+        info = child(child(await self._graphql.ask(_OFFSET, where), "task"), "exportFileFromOffset")
+        offsets = child(info, "offsets")
+        start, end = count_of(offsets, "start"), count_of(offsets, "end")
+        if not start <= offset <= end or end - start >= MAX_EXPORT_BYTES:
+            raise Transient("export-unreadable", "the export's offsets make no sense", shared=True)
+        try:
+            piece = await self._downloader.get(text_of(info, "file"), max_bytes=end - start + 1)
+        except Transient as error:  # asking for fewer rows would not help
+            raise Transient(
+                error.reason, error.message, after_s=error.after_s, shared=True
+            ) from error
+        if len(piece) != end - start + 1:
+            raise Transient("export-truncated", "a piece of the export is not whole", shared=True)
+        return end, piece
+
+
+def _row(line: bytes) -> Json:
+    try:
+        row = json.loads(line, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict):
+        raise Transient("export-unreadable", "a line of the export is not a JSON object")
+    return row
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(constant)
+
+
+def batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(ids), MAX_IDS):
+        yield ids[start : start + MAX_IDS]

@@ -1,0 +1,308 @@
+"""A data row of Labelbox's export becomes a task snapshot. Pure.
+
+The document keeps the export's own shape, without the details that are switched off; its URLs lose
+their query, so that an unchanged row fetched twice gives the same document.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from consumer.errors import Permanent
+from consumer.model import Label, Mask, Series, TaskKey, TaskSnapshot, digest, identifier
+from consumer.platforms.labelbox_history import (
+    DONE,
+    history_of,
+    leads_nowhere,
+    newest_stage,
+    time_of,
+)
+
+MAX_MASKS = 50_000  # of one data row
+MAX_LABELS = 1_000  # of one data row
+MAX_DEPTH = 100  # of its nesting
+
+Json = dict[str, Any]
+Path = tuple[str | int, ...]
+
+
+def snapshot_of(row: Json, key: TaskKey, details: Collection[str]) -> TaskSnapshot:
+    """The task that a row of the current shape shows; ``details`` stay in its document.
+
+    Raises ``Permanent`` (row-unreadable) for a row that is not of that shape.
+    """
+    row = _sorted(row, key.project)
+    data_row, entry = _object(row, "data_row"), _entry(row, key.project)
+    project_details = _object(entry, "project_details")
+    steps = project_details.get("workflow_history") or []
+    history = history_of(steps, key.project, key.task)
+    done = _is_done(steps, project_details)
+    at: Path = ("projects", key.project, "labels")
+    drawn = [_label(one, (*at, number)) for number, one in enumerate(entry["labels"])]
+    choice = choose([facts for _, facts in drawn], project_details, done=done)
+    created_at = _created_at(data_row) or (history[0].at if history else None)
+    times = [item.at for item in history] + [one.updated_at or "" for one, _ in drawn]
+    return TaskSnapshot(
+        source=key.source,
+        project=key.project,
+        task=key.task,
+        name=_name(data_row, key.task),
+        stage=_stage(steps, project_details),
+        ground_truth=choice.label is not None,
+        ground_truth_label=choice.label,
+        ground_truth_reason=choice.reason,
+        labels=tuple(label for label, _ in drawn),
+        history=history,
+        document=_document(row, key.project, details),
+        taxonomy=_taxonomy(project_details),
+        active_at=max([*times, created_at or ""]) or None,
+        created_at=created_at,
+    )
+
+
+# which label is the ground truth
+
+
+@dataclass(frozen=True, slots=True)
+class LabelFacts:
+    id: str
+    skipped: bool
+    benchmark: bool
+    approved: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The label that is the ground truth, or why there is none, as a slug."""
+
+    label: str | None
+    reason: str | None = None
+
+
+def choose(labels: Collection[LabelFacts], details: Json, *, done: bool) -> Choice:
+    """Consensus: the label the platform names (selected, benchmark), else the only one, else the
+    one approved label, else none. A skipped label never is."""
+    live = [one for one in labels if not one.skipped]
+    if not done:
+        return Choice(None, "not-approved")
+    if not live:
+        return Choice(None, "skipped" if labels else "no-label")
+    selected = details.get("selected_label_id")
+    for named in (
+        [one for one in live if one.id == selected],
+        [one for one in live if one.benchmark],
+        live,
+        [one for one in live if one.approved],
+    ):
+        if len(named) == 1:
+            return Choice(named[0].id)
+    several = sum(one.approved for one in live) > 1
+    return Choice(None, "several-approved" if several else "consensus-undecided")
+
+
+def _is_done(steps: object, details: Json) -> bool:
+    """Approved by the history, and by the status where newer exports give one; a row moved to
+    Done by hand shows no next task and the status."""
+    told = details.get("workflow_status") or details.get("task_name")
+    said = isinstance(told, str) and told.casefold() == DONE.casefold()
+    if newest_stage(steps) == DONE:
+        return said or not told
+    return said and leads_nowhere(steps)
+
+
+def _stage(steps: object, details: Json) -> str | None:
+    if _is_done(steps, details):
+        return DONE
+    named = details.get("task_name")
+    return newest_stage(steps) or (named if isinstance(named, str) and named else None)
+
+
+# labels
+
+
+def _label(label: Json, at: Path) -> tuple[Label, LabelFacts]:
+    label_id = label["id"]
+    details, performance = (
+        _optional(label, "label_details"),
+        _optional(label, "performance_details"),
+    )
+    annotations = _optional(label, "annotations")
+    masks = tuple(_masks(annotations, (*at, "annotations")))
+    if len(masks) > MAX_MASKS:
+        raise Permanent("too-many-masks", f"more than {MAX_MASKS} masks in one label")
+    changed = details.get("content_last_updated_at") or details.get("updated_at")
+    updated_at = time_of(changed) if changed else None
+    facts = LabelFacts(
+        id=label_id,
+        skipped=performance.get("skipped") is True,
+        benchmark=any(
+            one.get(name) is True
+            for one in (label, details, performance)
+            for name in ("is_benchmark_reference", "superTruth")
+        ),
+        approved=_approved(details.get("reviews")),
+    )
+    made = Label(
+        id=label_id,
+        version=identifier(label_id, updated_at or "", _content(annotations)),
+        updated_at=updated_at,
+        skipped=facts.skipped,
+        approved=facts.approved,
+        super_truth=facts.benchmark,
+        series=(Series(name=None, masks=masks),),
+    )
+    return made, facts
+
+
+def _approved(reviews: object) -> bool:
+    """Whether the last review that judges says yes; the vendor's pages show several forms."""
+    verdict = False
+    for review in reviews if isinstance(reviews, list) else []:
+        if not isinstance(review, dict):
+            continue
+        score = review.get("score")
+        if isinstance(review.get("approved"), bool):
+            verdict = review["approved"]
+        elif isinstance(score, int | float):
+            verdict = score > 0
+        elif isinstance(review.get("type"), str):
+            verdict = review["type"].casefold().startswith("approve")
+    return verdict
+
+
+def _content(annotations: Json) -> str:
+    """The hash of what was drawn, as far as the export shows it."""
+    return digest(json.dumps(_clean(annotations), sort_keys=True).encode())
+
+
+def _masks(annotations: Json, at: Path) -> Iterator[Mask]:
+    groups = _optional(annotations, "groups")
+    for group in sorted(groups):
+        frames = _optional(_object(groups, group), "frames")
+        for number in sorted(frames):
+            objects = _optional(_object(frames, number), "objects")
+            frame = _frame(number)
+            for feature in sorted(objects):
+                place: Path = (*at, "groups", group, "frames", number, "objects", feature)
+                yield from _mask(_object(objects, feature), place, group, frame, feature)
+
+
+def _mask(drawn: Json, at: Path, group: str, frame: int, feature: str) -> Iterator[Mask]:
+    for name in ("mask", "composite_mask"):
+        url = _optional(drawn, name).get("url")
+        if isinstance(url, str) and url:
+            yield Mask(
+                reference=url,
+                kind="png",
+                slot=(*at, name, "url"),
+                group=group,
+                feature=feature,
+                frame=frame,
+            )
+            return  # one file per feature and frame
+
+
+def _frame(number: str) -> int:
+    if not (number.isascii() and number.isdigit() and len(number) < 10):
+        raise _unreadable("a frame's number is not a number")
+    return int(number)
+
+
+# the document
+
+
+def _sorted(row: Json, project: str) -> Json:
+    """The row with its labels in the order of their ids, so that the same labels give the same
+    document whatever order the platform lists them in."""
+    entry = _entry(row, project)
+    labels = entry.get("labels")
+    if not isinstance(labels, list) or len(labels) > MAX_LABELS:
+        raise _unreadable("labels is not a list, or too long")
+    if not all(isinstance(one, dict) and _is_id(one.get("id")) for one in labels):
+        raise _unreadable("a label has no id")
+    ordered = sorted(labels, key=lambda one: str(one["id"]))
+    return {**row, "projects": {project: {**entry, "labels": ordered}}}
+
+
+def _document(row: Json, project: str, details: Collection[str]) -> Json:
+    document: Json = _clean(row)
+    entry = document["projects"][project]
+    for name in ("attachments", "metadata_fields"):
+        if name not in details:
+            document.pop(name, None)
+    if "data_row_details" not in details:
+        document["data_row"].pop("details", None)
+    if "project_details" not in details:
+        entry.pop("project_details", None)
+    for name in ("label_details", "performance_details"):
+        if name not in details:
+            for label in entry["labels"]:
+                label.pop(name, None)
+    return document
+
+
+def _clean(value: Any, depth: int = MAX_DEPTH) -> Any:
+    """A copy whose URLs have no query."""
+    if depth == 0:
+        raise _unreadable("nested too deep")
+    if isinstance(value, dict):
+        return {name: _clean(inner, depth - 1) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_clean(inner, depth - 1) for inner in value]
+    return _without_query(value) if isinstance(value, str) else value
+
+
+def _without_query(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        return text
+    return text.partition("?")[0].partition("#")[0]
+
+
+# small things
+
+
+def _name(data_row: Json, task: str) -> str:
+    for name in ("global_key", "external_id"):
+        value = data_row.get(name)
+        if isinstance(value, str) and value:
+            return _without_query(value)
+    return task
+
+
+def _created_at(data_row: Json) -> str | None:
+    created = _optional(data_row, "details").get("created_at")
+    return time_of(created) if created else None
+
+
+def _taxonomy(details: Json) -> Json:
+    ontology = details.get("ontology_id")
+    return {"ontology_id": ontology} if isinstance(ontology, str) else {}
+
+
+def _entry(row: Json, project: str) -> Json:
+    return _object(_object(row, "projects"), project)
+
+
+def _object(value: Json, name: str) -> Json:
+    child = value.get(name)
+    if not isinstance(child, dict):
+        raise _unreadable("an object is missing in the data row")
+    return child
+
+
+def _optional(value: Json, name: str) -> Json:
+    child = value.get(name)
+    if child is None:
+        return {}
+    return _object(value, name)
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 128
+
+
+def _unreadable(message: str) -> Permanent:
+    return Permanent("row-unreadable", message)
