@@ -7,9 +7,11 @@ bodies arrive as they were sent, never unpacked.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
 MAX_LINE_BYTES = 8190  # of the request line, and of one header
@@ -25,10 +27,12 @@ class Listener:
         self._header_timeout_s = header_timeout_s
         self._waiting: dict[object, asyncio.TimerHandle] = {}
         app.middlewares.insert(0, self._asked)
+        app.on_response_prepare.append(_unnamed)
         self._runner = web.AppRunner(
             app,
             handle_signals=False,
             access_log=None,
+            logger=_logger(),
             auto_decompress=False,
             keepalive_timeout=KEEP_ALIVE_S,
             lingering_time=LINGER_S,
@@ -80,3 +84,26 @@ class Listener:
         if timer is not None:
             timer.cancel()
         return await handler(request)
+
+
+async def _unnamed(_: web.Request, response: web.StreamResponse) -> None:
+    """Nobody needs to know our libraries' versions."""
+    response.headers["Server"] = "groundwire"
+
+
+class _NoTrace(logging.Filter):
+    """What no parser understands is a line in the log, not a stack trace."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
+            record.exc_info = None
+        return True
+
+
+_NO_TRACE = _NoTrace()
+
+
+def _logger() -> logging.Logger:
+    logger = logging.getLogger("groundwire.http")
+    logger.addFilter(_NO_TRACE)
+    return logger
