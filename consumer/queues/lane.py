@@ -95,6 +95,7 @@ class LaneReceiver:
         self._arrived: deque[RabbitLease] = deque()
         self._leased: set[RabbitLease] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     @property
     def buffered(self) -> int:
@@ -122,7 +123,8 @@ class LaneReceiver:
                 return leases
 
     async def close(self) -> None:
-        """Gives back what is held."""
+        """Gives back what is held; who waits in `take` gets ``Transient``."""
+        self._closed = True
         for task in tuple(self._tasks):
             task.cancel()
         channel, self._channel = self._channel, None
@@ -163,6 +165,8 @@ class LaneReceiver:
         async with self._attaching:
             attempt = 0
             while self._channel is None or self._channel.is_closed:
+                if self._closed:
+                    raise Transient("queue-unavailable", "the queue is closed")
                 try:
                     async with within(ATTACH_S, self._broker):
                         await self._consume()

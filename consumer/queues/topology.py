@@ -67,14 +67,13 @@ class LaneTopology:
         alone: Arguments = {"x-single-active-consumer": True} if self.exclusive else {}
         return [
             _quorum(self.dead, {"x-delivery-limit": UNLIMITED}),
-            _quorum(self.killed, {"x-delivery-limit": UNLIMITED} | alone),
+            _quorum(self.killed, {"x-delivery-limit": UNLIMITED}, alone),
             _quorum(
-                self.ready,
-                {"x-delivery-limit": KILLED_AFTER} | alone | _dead_letter_to(self.killed),
+                self.ready, {"x-delivery-limit": KILLED_AFTER}, alone, _dead_letter_to(self.killed)
             ),
             *(
-                _quorum(self._wait(s), {"x-message-ttl": _ms(s)} | _dead_letter_to(self.ready))
-                for s in self.steps_s
+                _quorum(self._wait(step), {"x-message-ttl": _ms(step)}, _dead_letter_to(self.ready))
+                for step in self.steps_s
             ),
         ]
 

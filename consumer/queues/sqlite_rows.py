@@ -1,0 +1,205 @@
+"""The lanes as rows: every statement of the SQLite queue, run inside somebody else's transaction.
+
+A row is leased while ``leased_until`` lies ahead, to whoever holds its ``token``; a lapsed lease is
+no lease. Times are seconds since the epoch, as the caller's clock tells them. Rows keep their
+``seq`` for life, so what is given back stands where it stood.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from consumer.model import DeadLetter, Failure, decode, encode
+from consumer.ports import LaneDepth
+from consumer.queues.body import shown
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS messages (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    lane TEXT NOT NULL,
+    id TEXT NOT NULL,
+    body BLOB NOT NULL,
+    put_at REAL NOT NULL,
+    due_at REAL NOT NULL,
+    attempt INTEGER NOT NULL DEFAULT 1,
+    failure BLOB,
+    token TEXT,
+    leased_until REAL NOT NULL DEFAULT 0
+) STRICT;
+CREATE INDEX IF NOT EXISTS messages_by_lane ON messages (lane, seq);
+CREATE INDEX IF NOT EXISTS messages_by_id ON messages (lane, id);
+CREATE TABLE IF NOT EXISTS dead (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    lane TEXT NOT NULL,
+    id TEXT NOT NULL,
+    body BLOB NOT NULL,
+    attempts INTEGER NOT NULL,
+    failure BLOB NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS dead_by_id ON dead (lane, id);
+CREATE TABLE IF NOT EXISTS holders (
+    lane TEXT PRIMARY KEY,
+    holder TEXT NOT NULL,
+    until REAL NOT NULL
+) STRICT;
+"""
+
+Connection = sqlite3.Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A leased row."""
+
+    seq: int
+    token: str
+    body: bytes
+    attempt: int
+    failure: Failure | None
+
+
+def insert(db: Connection, lane: str, message_id: str, body: bytes, now: float) -> None:
+    """Merges into a row of the same id that nobody has leased: its next try is brought forward.
+    What is leased may have been read already, so it gets a row beside it."""
+    merged = db.execute(
+        "UPDATE messages SET due_at = min(due_at, ?) WHERE seq = (SELECT seq FROM messages"
+        " WHERE lane = ? AND id = ? AND leased_until <= ? ORDER BY seq LIMIT 1)",
+        (now, lane, message_id, now),
+    )
+    if merged.rowcount == 0:
+        db.execute(
+            "INSERT INTO messages (lane, id, body, put_at, due_at) VALUES (?, ?, ?, ?, ?)",
+            (lane, message_id, body, now, now),
+        )
+
+
+def due(db: Connection, lane: str, limit: int, now: float) -> int:
+    """How many rows can be leased, counted up to ``limit``."""
+    query = (
+        "SELECT count(*) FROM (SELECT 1 FROM messages"
+        " WHERE lane = ? AND due_at <= ? AND leased_until <= ? LIMIT ?)"
+    )
+    return int(db.execute(query, (lane, now, now, limit)).fetchone()[0])
+
+
+def lease(
+    db: Connection, lane: str, limit: int, *, token: str, now: float, until: float
+) -> list[Row]:
+    """Leases the oldest rows that are due."""
+    found = db.execute(
+        "SELECT seq, body, attempt, failure FROM messages"
+        " WHERE lane = ? AND due_at <= ? AND leased_until <= ? ORDER BY seq LIMIT ?",
+        (lane, now, now, limit),
+    ).fetchall()
+    rows = [Row(seq, token, body, attempt, _failure(data)) for seq, body, attempt, data in found]
+    db.executemany(
+        "UPDATE messages SET token = ?, leased_until = ? WHERE seq = ?",
+        [(token, until, row.seq) for row in rows],
+    )
+    return rows
+
+
+def hold(db: Connection, lane: str, *, holder: str, now: float, until: float) -> bool:
+    """Becomes, or stays, the one consumer of an exclusive lane; False while another is."""
+    taken = db.execute(
+        "INSERT INTO holders (lane, holder, until) VALUES (:lane, :holder, :until)"
+        " ON CONFLICT (lane) DO UPDATE SET holder = :holder, until = :until"
+        " WHERE holder = :holder OR until <= :now",
+        {"lane": lane, "holder": holder, "until": until, "now": now},
+    )
+    return taken.rowcount == 1
+
+
+def renew(db: Connection, rows: Iterable[Row], *, holder: str, until: float) -> None:
+    db.executemany(
+        "UPDATE messages SET leased_until = ? WHERE seq = ? AND token = ?",
+        [(until, row.seq, row.token) for row in rows],
+    )
+    db.execute("UPDATE holders SET until = ? WHERE holder = ?", (until, holder))
+
+
+def give_back(db: Connection, rows: Iterable[Row]) -> None:
+    db.executemany(
+        "UPDATE messages SET token = NULL, leased_until = 0 WHERE seq = ? AND token = ?",
+        [(row.seq, row.token) for row in rows],
+    )
+
+
+def leave(db: Connection, holder: str) -> None:
+    db.execute("DELETE FROM holders WHERE holder = ?", (holder,))
+
+
+def remove(db: Connection, row: Row, now: float) -> None:
+    db.execute(
+        "DELETE FROM messages WHERE seq = ? AND token = ? AND leased_until > ?",
+        (row.seq, row.token, now),
+    )
+
+
+def postpone(db: Connection, row: Row, *, now: float, after_s: float, failure: Failure) -> None:
+    db.execute(
+        "UPDATE messages SET token = NULL, leased_until = 0, attempt = attempt + 1,"
+        " due_at = ?, failure = ? WHERE seq = ? AND token = ? AND leased_until > ?",
+        (now + after_s, encode(failure), row.seq, row.token, now),
+    )
+
+
+def bury(db: Connection, row: Row, *, now: float, failure: Failure) -> None:
+    db.execute(
+        "INSERT INTO dead (lane, id, body, attempts, failure)"
+        " SELECT lane, ?, body, attempt, ? FROM messages"
+        " WHERE seq = ? AND token = ? AND leased_until > ?",
+        (shown(row.body).id, encode(failure), row.seq, row.token, now),
+    )
+    remove(db, row, now)
+
+
+def dead(db: Connection, lane: str, limit: int) -> list[DeadLetter]:
+    found = db.execute(
+        "SELECT body, attempts, failure FROM dead WHERE lane = ? ORDER BY seq LIMIT ?",
+        (lane, limit),
+    )
+    return [_letter(lane, *row) for row in found]
+
+
+def exhume(
+    db: Connection, lane: str, message_id: str, *, replay_at: float | None
+) -> DeadLetter | None:
+    """Takes the oldest dead letter of this id out, and back into its lane if a time is given."""
+    found = db.execute(
+        "SELECT seq, body, attempts, failure FROM dead WHERE lane = ? AND id = ?"
+        " ORDER BY seq LIMIT 1",
+        (lane, message_id),
+    ).fetchone()
+    if found is None:
+        return None
+    seq, body, attempts, failure = found
+    if replay_at is not None:
+        insert(db, lane, message_id, body, replay_at)
+    db.execute("DELETE FROM dead WHERE seq = ?", (seq,))
+    return _letter(lane, body, attempts, failure)
+
+
+def depth(db: Connection, lane: str, now: float) -> LaneDepth:
+    ready, leased, waiting, oldest = db.execute(
+        "SELECT coalesce(sum(leased_until <= :now AND due_at <= :now), 0),"
+        " coalesce(sum(leased_until > :now), 0),"
+        " coalesce(sum(leased_until <= :now AND due_at > :now), 0), min(put_at)"
+        " FROM messages WHERE lane = :lane",
+        {"now": now, "lane": lane},
+    ).fetchone()
+    buried = db.execute("SELECT count(*) FROM dead WHERE lane = ?", (lane,)).fetchone()[0]
+    oldest_s = max(0.0, now - oldest) if oldest is not None else 0.0
+    return LaneDepth(ready=ready, leased=leased, waiting=waiting, dead=buried, oldest_s=oldest_s)
+
+
+def _failure(data: bytes | None) -> Failure | None:
+    return decode(data, Failure) if data is not None else None
+
+
+def _letter(lane: str, body: bytes, attempts: int, failure: bytes) -> DeadLetter:
+    return DeadLetter(
+        lane=lane, message=shown(body), attempts=attempts, failure=decode(failure, Failure)
+    )
