@@ -20,6 +20,9 @@ import numpy
 import pytest
 
 from consumer.demo.redbrick import Drawing, Instance, SeriesSpec, SimulatedRedBrick
+from consumer.download import Downloader
+from consumer.model import TaskKey, TaskSnapshot
+from consumer.platforms.redbrick import RedBrick
 
 _ROOT = Path(__file__).parents[2]
 _SCRIPT = Path(__file__).with_name("vendor_redbrick.py")
@@ -165,3 +168,101 @@ async def test_the_sdk_exports_a_consensus_with_labels_in_files(
         "ben@hospital.example",
         "dora@hospital.example",
     ]
+
+
+async def built(simulator: SimulatedRedBrick) -> dict[str, Any]:
+    """What our own client makes of the same tasks: by task id, the document."""
+    downloader = Downloader()
+    async with simulator.serve() as url:
+        platform = RedBrick(
+            "redbrick",
+            secrets=[b"token"],
+            api_key=simulator.api_key,
+            organization=simulator.org_id,
+            downloader=downloader,
+            api_url=url,
+        )
+        project = simulator.projects[simulator.project_id]
+        keys = [
+            TaskKey(source="redbrick", project=simulator.project_id, task=task)
+            for task in project.tasks
+        ]
+        answers = await platform.fetch(keys)
+        await platform.close()
+        await downloader.close()
+    return {
+        key.task: answer.document
+        for key, answer in answers.items()
+        if isinstance(answer, TaskSnapshot)
+    }
+
+
+def without_paths(value: Any) -> Any:
+    """The same without what names files, which is the export's to fill in."""
+    if isinstance(value, dict):
+        kept = {k: without_paths(v) for k, v in value.items() if k not in ("mask", "segmentations")}
+        return {**kept, "segmentations": "named"} if "segmentations" in value else kept
+    return [without_paths(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("in_files", [False, True], ids=["labels inline", "labels in files"])
+@pytest.mark.parametrize("consensus", [False, True], ids=["alone", "consensus"])
+async def test_our_document_is_the_sdk_s_entry(
+    sdk_python: str, tmp_path: Path, *, consensus: bool, in_files: bool
+) -> None:
+    simulator = SimulatedRedBrick(reviews=2, consensus=consensus, labels_in_files=in_files)
+    everyone = ["ben", "dora"] if consensus else ["ben"]
+    final, second, first, open_, untouched = (
+        simulator.create_task(
+            f"study{n}",
+            [SeriesSpec("ct", items=("b.dcm", "a.dcm"), meta_data={"kv": "120"}), SeriesSpec()],
+            meta_data={"site": "two"},
+            priority=0.0,
+        )
+        for n in range(5)
+    )
+    for task_id in (final, second, first, open_):
+        simulator.assign(task_id, *everyone)
+    for task_id in (final, second, first):
+        for person in everyone:
+            instances = (Instance(1, 0, attributes={0: 1, 1: "true"}), Instance(2, 1, (3,)))
+            simulator.label(task_id, [Drawing(0, instances)], by=person, extra=OTHER_SHAPES)
+    simulator.save(open_, by="ben")
+    simulator.skip(untouched)
+    for task_id in (final, second, final):
+        simulator.approve(task_id)
+    ours, theirs = await built(simulator), await exported(sdk_python, simulator, tmp_path)
+    assert [t["currentStageName"] for t in ours.values()] == [
+        "END", "Review_2", "Review_1", "Label", "Label",
+    ]  # fmt: skip
+    for task in theirs["tasks"]:
+        assert without_paths(ours[task["taskId"]]) == without_paths(task)
+
+
+_POINT = {"xnorm": 0.25, "ynorm": 0.5}
+_FRAME = {"frameindex": 1, "globalitemsindex": 0, "seriesframeindex": 1, "trackid": "t"}
+OTHER_SHAPES: list[dict[str, Any]] = [
+    {"labelid": "s", "studyclassify": True, "attributes": [{"name": "contrast", "value": "true"}]},
+    {"labelid": "r", "seriesclassify": True, "volumeindex": 1, "attributes": [
+        {"name": "phase", "value": "venous"}]},
+    {"labelid": "i", "instanceclassify": True, "frameindex": 1, "volumeindex": 0, "attributes": [
+        {"name": "blurred", "value": False}]},
+    {"labelid": "1", "volumeindex": 0, "length3d": {
+        "point1": [1, 2, 3], "point2": [4, 5, 6], "normal": [0, 0, 1],
+        "computedpoint1world": [1.0, 2.0, 3.0], "computedpoint2world": [1.5, 2.5, 3.5],
+        "computedlength": 5.5}},
+    {"labelid": "2", "volumeindex": 0, "angle3d": {
+        "point1": [1, 2, 3], "point2": [4, 5, 6], "point3": [7, 8, 9], "normal": [0, 0, 1],
+        "computedpoint2world": [1.0, 2.0, 3.0], "computedangledeg": 45.5}},
+    {"labelid": "3", "volumeindex": 1, "point": _POINT, **_FRAME, "linkid": "g"},
+    {"labelid": "4", "volumeindex": 1, "readonly": True, "point3d": {
+        "pointx": 1, "pointy": 0, "pointz": 2, "computedpointworld": [0.0, 1.0, 2.0]}},
+    {"labelid": "5", "volumeindex": 0, "polyline": [_POINT, _POINT], **_FRAME},
+    {"labelid": "6", "volumeindex": 0, "polygon": [_POINT], "stats": {"area": 2.5, "mean": None}},
+    {"labelid": "7", "volumeindex": 0, **_FRAME, "ellipse": {
+        "xcenternorm": 0.5, "ycenternorm": 0.5, "xnorm": 0.1, "ynorm": 0.2, "rot": 0.3}},
+    {"labelid": "8", "volumeindex": 0, "bbox2d": {**_POINT, "wnorm": 0.1, "hnorm": 0.2}},
+    {"labelid": "9", "volumeindex": 0, "stats": {"volume": 8}, "cuboid": {
+        "point1": [1, 2, 3], "point2": [4, 5, 6], "computedpoint1world": [0.5, 0.5, 0.5]}},
+    {"labelid": "x", "dicom": {"instanceid": 9}, "classid": 2},
+]  # fmt: skip

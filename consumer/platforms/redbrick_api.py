@@ -1,0 +1,132 @@
+"""RedBrick's GraphQL endpoint: its odd encoding, and what each of its failures means.
+
+An error is never an empty result: whatever is not a clean answer is raised. No error text holds
+what the platform wrote, because that may name people.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+
+from consumer.download import retry_after_s
+from consumer.errors import Permanent, Transient
+
+MAX_ANSWER_BYTES = 64 << 20
+_SDK_VERSION = "2.35.4"  # the vendor's SDK whose protocol this is
+_CODE = re.compile(r"[A-Z][A-Z0-9_]{1,40}", re.ASCII)
+
+
+class RedBrickApi:
+    """Asks ``{api_url}/graphql/`` with the key; it is sent nowhere else, redirects included."""
+
+    def __init__(self, api_url: str, api_key: str, *, timeout_s: float = 30.0) -> None:
+        self._url = f"{api_url.rstrip('/')}/graphql/"
+        self._headers = {
+            "ApiKey": api_key,
+            "RB-SDK-Version": _SDK_VERSION,
+            "Content-Type": "application/json",
+            "Content-Encoding-RB": "gzip",
+            "Accept": "application/json",
+        }
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def ask(self, query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """What stands under ``data``. Raises ``Transient`` (``shared`` where other questions would
+        fail the same way) or ``Permanent``."""
+        try:
+            async with self._client().post(
+                self._url,
+                data=encoded(query, variables),
+                headers=self._headers,
+                timeout=self._timeout,
+                allow_redirects=False,
+            ) as response:
+                _check_status(response)
+                body = await _body(response)
+        except TimeoutError as error:
+            raise Transient("platform-timeout", "RedBrick did not answer in time") from error
+        except aiohttp.ClientPayloadError as error:
+            raise Transient("platform-truncated", "RedBrick broke off its answer") from error
+        except (aiohttp.ClientError, OSError) as error:
+            said = f"RedBrick cannot be reached: {type(error).__name__}"
+            raise Transient("platform-unreachable", said, shared=True) from error
+        return _data(body)
+
+    def _client(self) -> aiohttp.ClientSession:
+        if self._session is None:  # made inside the loop that uses it
+            self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+        return self._session
+
+
+def encoded(query: str, variables: Mapping[str, Any]) -> bytes:
+    """base64 of gzip of JSON, though the content type says JSON: what the API expects."""
+    text = json.dumps({"query": query, "variables": variables}, separators=(",", ":"))
+    return base64.b64encode(gzip.compress(text.encode(), compresslevel=6, mtime=0))
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_chunked(1 << 16):
+        body += chunk
+        if len(body) > MAX_ANSWER_BYTES:
+            raise Permanent("platform-answer-too-large", f"more than {MAX_ANSWER_BYTES} bytes")
+    return bytes(body)
+
+
+def _check_status(response: aiohttp.ClientResponse) -> None:
+    status = response.status
+    if status == 200:
+        return
+    said = f"RedBrick answered {status}"
+    after_s = retry_after_s(response.headers)
+    if status in (401, 403):
+        raise Transient("platform-refused", f"{said}: look at the API key", shared=True)
+    if status == 429:
+        raise Transient("platform-rate-limited", said, after_s=after_s, shared=True)
+    if status == 400:
+        raise Permanent("platform-query-refused", said)
+    if status in (502, 503, 504):
+        raise Transient("platform-down", said, after_s=after_s, shared=True)
+    if status == 413 or status >= 500:
+        raise Transient("platform-failed", said, after_s=after_s)
+    raise Transient("platform-address", f"{said}: look at api_url", shared=True)
+
+
+def _data(body: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Transient("platform-answer-malformed", "RedBrick's answer is not JSON") from error
+    if not isinstance(answer, dict):
+        raise Transient("platform-answer-malformed", "RedBrick's answer is not an object")
+    if answer.get("errors"):
+        raise Transient("platform-graphql-error", f"GraphQL errors{_codes(answer['errors'])}")
+    data = answer.get("data")
+    if not isinstance(data, dict):
+        raise Transient("platform-answer-malformed", "RedBrick's answer has no data")
+    return data
+
+
+def _codes(errors: Any) -> str:
+    """The errors' codes, where they are plain ones; their messages may name people."""
+    found = [
+        code
+        for error in (errors if isinstance(errors, list) else [])
+        if isinstance(error, dict)
+        and isinstance(extensions := error.get("extensions"), dict)
+        and isinstance(code := extensions.get("code"), str)
+        and _CODE.fullmatch(code)
+    ]
+    return f": {', '.join(found[:3])}" if found else ""

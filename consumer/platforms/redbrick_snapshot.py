@@ -1,0 +1,227 @@
+"""A RedBrick task's answer as a `TaskSnapshot`: its labels, its history, and which is the truth.
+
+Pure. A task is ground truth when it is at one of the configured last stages; with several
+annotators it is the merged version (superTruth), else the one label that is not skipped, else none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from consumer.model import (
+    EventType,
+    HistoryItem,
+    Label,
+    Mask,
+    Segment,
+    Series,
+    TaskKey,
+    TaskSnapshot,
+)
+from consumer.platforms import redbrick_shapes as shapes
+from consumer.platforms.redbrick_document import (
+    CONSENSUS,
+    SUPER_TRUTH,
+    Images,
+    document_of,
+    segment_series,
+)
+from consumer.platforms.redbrick_history import history_of, uploaded_versions
+from consumer.platforms.redbrick_values import as_json, moment
+from consumer.platforms.redbrick_versions import Part, Version
+
+Json = Mapping[str, Any]
+Path = tuple[str | int, ...]
+
+LATEST_LABEL, SUPER_TRUTH_LABEL = "latest", "super-truth"
+_WORKED_ON = {EventType.SUBMITTED, EventType.ACCEPTED, EventType.CORRECTED, EventType.SAVED}
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectFacts:
+    """What is the same for every task of a project."""
+
+    taxonomy: dict[str, Any]
+    consensus: bool
+    reviews: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A task's answer, read: its images and every version of labels in it."""
+
+    entry: Json
+    images: Images
+    version: Version
+    parts: tuple[Part, ...]
+
+
+def snapshot_of(
+    key: TaskKey, content: Content, project: ProjectFacts, final: Collection[str]
+) -> TaskSnapshot:
+    """Raises ``KeyError``, ``TypeError`` or ``ValueError`` for an answer that is malformed."""
+    entry, datapoint = content.entry, content.entry["datapoint"]
+    events = entry.get("genericEvents") or []
+    history = history_of(key.project, key.task, events, final)
+    document = document_of(
+        entry,
+        content.images,
+        content.version,
+        content.parts,
+        consensus=project.consensus,
+        reviews=project.reviews,
+        taxonomy=project.taxonomy,
+    )
+    worked_on = any(item.type in _WORKED_ON for item in history)
+    labels = _labels(content, document, uploaded_versions(events), worked_on=worked_on)
+    stage = entry.get("currentStageName")
+    truth, reason = _truth(labels, is_final=(stage or "").casefold() in final)
+    return TaskSnapshot(
+        source=key.source,
+        project=key.project,
+        task=key.task,
+        name=datapoint.get("name") or key.task,
+        stage=stage,
+        ground_truth=truth is not None,
+        ground_truth_label=truth,
+        ground_truth_reason=reason,
+        labels=labels,
+        history=history,
+        document=document,
+        taxonomy=project.taxonomy,
+        active_at=_active_at(history, events, labels),
+        created_at=moment(datapoint["createdAt"]) if datapoint.get("createdAt") else None,
+    )
+
+
+def _truth(labels: Sequence[Label], *, is_final: bool) -> tuple[str | None, str | None]:
+    """(the label that is ground truth, or why there is none)."""
+    if not is_final:
+        return None, "not-final"
+    if not labels:
+        return None, "not-annotated"
+    merged = next((label for label in labels if label.super_truth), None)
+    if merged is not None:
+        return merged.id, None
+    standing = [label for label in labels if not label.skipped]
+    if not standing:
+        return None, "skipped"
+    if len(standing) > 1:
+        return None, "consensus-undecided"
+    return standing[0].id, None
+
+
+def _labels(
+    content: Content, document: Json, uploaded: Collection[str], *, worked_on: bool
+) -> tuple[Label, ...]:
+    """The labels that somebody's work made; the upload's own empty version is none."""
+
+    def is_work(version: Version) -> bool:
+        drawn = bool(version.labels) or any((version.paths or {}).values())
+        return version.td_id is not None and (drawn or worked_on or version.td_id not in uploaded)
+
+    labels = []
+    if not content.parts and SUPER_TRUTH not in document:
+        if is_work(content.version):
+            state = (content.entry.get("currentStageSubTask") or {}).get("state")
+            at: Path = () if document.get("consensus") else ("series",)
+            labels.append(_label(LATEST_LABEL, content.version, content.images, at, status=state))
+        return tuple(labels)
+    if SUPER_TRUTH in document and is_work(content.version):
+        at = (SUPER_TRUTH, "series")
+        labels.append(_label(SUPER_TRUTH_LABEL, content.version, content.images, at))
+    for number, (part, name) in enumerate(zip(content.parts, _names(content.parts), strict=True)):
+        if is_work(part.version):
+            at = (CONSENSUS, number, "series")
+            labels.append(_label(name, part.version, content.images, at, status=part.status))
+    return tuple(labels)
+
+
+def _label(
+    name: str, version: Version, images: Images, at: Path, *, status: str | None = None
+) -> Label:
+    """``at`` is where the document has the label's series; empty when it has none.
+
+    The merged version carries no time: a review may choose an older one, which is not stale.
+    """
+    merged = name == SUPER_TRUTH_LABEL
+    return Label(
+        id=name,
+        version=str(version.td_id),
+        updated_at=moment(version.saved_at) if version.saved_at and not merged else None,
+        skipped=status == "SKIPPED",
+        super_truth=merged,
+        series=_series(version, images, at),
+    )
+
+
+def _series(version: Version, images: Images, at: Path) -> tuple[Series, ...]:
+    paths = version.paths or {}
+    count = max([len(images.infos), *(number + 1 for number in paths)])
+    names = [*images.names, *[None] * (count - len(images.infos))]
+    segments: list[dict[int, Segment]] = [{} for _ in range(count)]
+    for label in version.labels:
+        for number in segment_series(label, count):
+            if segment := _segment(label):
+                segments[number][segment.value] = segment
+    series = []
+    for number in range(count):
+        slot: Path = (*at, number, "segmentations") if at else ()
+        path = paths.get(number)
+        mask = Mask(reference=json.dumps([version.storage, path]), kind="nifti", slot=slot)
+        series.append(
+            Series(
+                name=names[number],
+                masks=(mask,) if path else (),
+                segments=tuple(segments[number][value] for value in sorted(segments[number])),
+                dimensions=_dimensions(images, number),
+                slot=slot,
+            )
+        )
+    return tuple(series)
+
+
+def _segment(label: Json) -> Segment | None:
+    dicom = label.get("dicom") or {}
+    if not dicom.get("instanceid"):
+        return None
+    category = shapes.category(label.get("category"))
+    if isinstance(category, list):  # a trail in an old taxonomy
+        category = "::".join(map(str, category))
+    return Segment(
+        value=int(dicom["instanceid"]),
+        category=category,
+        overlaps=tuple(int(value) for value in dicom.get("groupids") or ()),
+    )
+
+
+def _dimensions(images: Images, number: int) -> tuple[int, ...] | None:
+    """(columns, rows, slices). The vendor's headers also tell an affine, but not of which
+    orientation, so it is not passed on as one."""
+    if number >= len(images.infos):
+        return None
+    given = (as_json(images.infos[number].get("imageHeaders") or None) or {}).get("dimensions")
+    if isinstance(given, list) and len(given) == 3 and all(type(d) is int and d > 0 for d in given):
+        return tuple(given)
+    return None
+
+
+def _names(parts: Sequence[Part]) -> list[str]:
+    """A stable label id for each annotator: the platform's id of the person."""
+    names: list[str] = []
+    for number, part in enumerate(parts):
+        name = str(part.user.get("userId") or f"annotator-{number + 1}")
+        names.append(name if name not in names else f"{name}-{number + 1}")
+    return names
+
+
+def _active_at(
+    history: Sequence[HistoryItem], events: Sequence[Json], labels: Sequence[Label]
+) -> str | None:
+    times = [item.at for item in history]
+    times += [moment(event["createdAt"]) for event in events if event.get("createdAt")]
+    times += [label.updated_at for label in labels if label.updated_at]
+    return max(times, default=None)
