@@ -1,0 +1,1 @@
+"""Where the lake lies: one module for each kind of store."""

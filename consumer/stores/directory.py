@@ -1,0 +1,177 @@
+"""The lake in a folder (``file:///path``), for one machine or a file system that several share.
+
+Invariant: an object appears and changes in one step, and is on the disk when the verb returns. A
+write goes to a temporary file, is synced, and then linked (create) or renamed (swap) into place,
+and the folder synced. Writers of a key exclude each other by a lock that no key can name: it lies
+in ``.groundwire/`` inside the lake's folder, so that every process finds the same one wherever
+the folder is mounted. Temporary files lie there too, one name for each lock, so whatever a crash
+leaves is removed by the next to hold that lock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from consumer.errors import Conflict, Transient
+from consumer.ports import Listed, Stored
+from consumer.stores import folders
+from consumer.stores.limits import (
+    MAX_OBJECT_BYTES,
+    RESERVED,
+    check_key,
+    check_prefix,
+    check_size,
+)
+from consumer.stores.locks import Locks
+from consumer.stores.probe import probe
+from consumer.stores.threads import Threads
+
+T = TypeVar("T")
+
+
+class DirectoryStore:
+    """Implements ``Store``. The folder is made by the first write, never by a read.
+
+    The tag of an object is the SHA-256 of its bytes.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int = 4,
+        deadline_s: float = 120.0,  # of one call, waiting for a thread included
+        lock_timeout_s: float = 10.0,
+        page_size: int = 1000,
+        max_object_bytes: int = MAX_OBJECT_BYTES,
+        pause: Callable[[float], None] = time.sleep,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._root = path.absolute()
+        self._locks = Locks(
+            self._root / RESERVED, timeout_s=lock_timeout_s, pause=pause, jitter=jitter
+        )
+        self._threads = Threads(threads, deadline_s=deadline_s)
+        self._page_size = page_size
+        self._max_object_bytes = max_object_bytes
+
+    async def read(self, key: str) -> Stored | None:
+        return await self._run(partial(self._read, check_key(key)))
+
+    async def create(self, key: str, data: bytes) -> None:
+        await self._run(partial(self._create, key, check_key(key), data))
+
+    async def swap(self, key: str, data: bytes, *, if_match: str | None) -> str:
+        return await self._run(partial(self._swap, key, check_key(key), data, if_match))
+
+    async def list(self, prefix: str) -> AsyncIterator[Listed]:
+        """In byte order of the whole key, as S3."""
+        found = folders.walk(self._root, check_prefix(prefix))
+        while page := await self._run(lambda: [*islice(found, self._page_size)]):
+            for item in page:
+                yield item
+
+    async def delete(self, key: str) -> None:
+        await self._run(partial(self._delete, key, check_key(key)))
+
+    async def check(self) -> None:
+        """Tries everything the lake needs. Raises with what is wrong and what to do."""
+        await probe(self)
+
+    def close(self) -> None:
+        """Takes no further calls."""
+        self._threads.close()
+
+    async def _run(self, call: Callable[[], T]) -> T:
+        with folders.explained(self._root):
+            return await self._threads.run(call)
+
+    # What follows runs in a thread of the store's own.
+
+    def _read(self, parts: Sequence[str]) -> Stored | None:
+        with (
+            suppress(FileNotFoundError, NotADirectoryError),
+            folders.opened(self._root, parts[:-1]) as folder,
+        ):
+            return self._stored(folder, parts[-1])
+        self._locks.still_there()
+        return None
+
+    def _create(self, key: str, parts: Sequence[str], data: bytes) -> None:
+        with (
+            self._locks.hold(key) as temporary,
+            folders.opened(self._root, parts[:-1], make=True) as folder,
+        ):
+            found = self._stored(folder, parts[-1])
+            if found is None:
+                self._link(temporary, folder, parts[-1], data)
+            elif found.data != data:
+                raise Conflict(key)
+            os.fsync(folder)
+
+    def _swap(self, key: str, parts: Sequence[str], data: bytes, if_match: str | None) -> str:
+        with (
+            self._locks.hold(key) as temporary,
+            folders.opened(self._root, parts[:-1], make=True) as folder,
+        ):
+            found = self._stored(folder, parts[-1])
+            if found is None or found.data != data:
+                if (found.etag if found else None) != if_match:
+                    raise Conflict(key)
+                if found is None:
+                    self._link(temporary, folder, parts[-1], data)
+                else:
+                    self._rename(temporary, folder, parts[-1], data)
+            os.fsync(folder)
+            return _etag(data)
+
+    def _delete(self, key: str, parts: Sequence[str]) -> None:
+        with (
+            suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError),
+            folders.opened(self._root, parts[:-1]) as folder,
+            self._locks.hold(key),
+        ):
+            os.unlink(parts[-1], dir_fd=folder)
+            return os.fsync(folder)
+        self._locks.still_there()
+        return None
+
+    def _stored(self, folder: int, name: str) -> Stored | None:
+        data = folders.read_file(folder, name, self._max_object_bytes)
+        return None if data is None else Stored(data=data, etag=_etag(data))
+
+    def _link(self, temporary: Path, folder: int, name: str, data: bytes) -> None:
+        """Never replaces anything, even where locks do not hold."""
+        try:
+            self._write(temporary, data)
+            os.link(temporary, name, dst_dir_fd=folder, follow_symlinks=False)
+        except FileExistsError:
+            if self._stored(folder, name) is None:
+                raise  # no object: something else is in the way
+            raise Transient("store-busy", "a writer ignores the lake's locks", shared=True) from None
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _rename(self, temporary: Path, folder: int, name: str, data: bytes) -> None:
+        try:
+            self._write(temporary, data)
+            os.rename(temporary, name, dst_dir_fd=folder)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _write(self, temporary: Path, data: bytes) -> None:
+        check_size(len(data), self._max_object_bytes)
+        folders.write_file(temporary, data)
+
+
+def _etag(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

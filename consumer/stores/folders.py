@@ -1,0 +1,138 @@
+"""Files below one folder, which no symbolic link leads out of, in the order S3 lists keys in.
+
+Every step of a path is taken from the folder before it (``dir_fd``) and refuses links, so nothing
+can be exchanged on the way. What is neither a plain file nor a folder counts as not there.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from consumer.errors import Permanent, Transient
+from consumer.ports import Listed
+from consumer.stores.limits import RESERVED, check_size
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe must not block
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_COLLIDES = frozenset({errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EEXIST})
+
+
+@contextmanager
+def opened(root: Path, parts: Sequence[str], *, make: bool = False) -> Iterator[int]:
+    """The descriptor of a folder below ``root``; ``make`` creates what is missing, durably."""
+    folder = os.open(root, _FOLDER)
+    try:
+        for part in parts:
+            inner = _entered(folder, part, make=make)
+            os.close(folder)
+            folder = inner
+        yield folder
+    finally:
+        os.close(folder)
+
+
+def _entered(folder: int, name: str, *, make: bool) -> int:
+    if make:
+        with suppress(FileExistsError):
+            os.mkdir(name, dir_fd=folder)
+            os.fsync(folder)
+    return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+
+
+def read_file(folder: int, name: str, limit_bytes: int) -> bytes | None:
+    """The bytes of a plain file; None when there is none by this name."""
+    try:
+        descriptor = os.open(name, _FILE, dir_fd=folder)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
+            return None
+        raise
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            return None
+        check_size(found.st_size, limit_bytes)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(descriptor)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """A new file that is on the disk when this returns. One that a crash left under this name is
+    removed, never reused: it may be linked to an object already."""
+    path.unlink(missing_ok=True)
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def walk(root: Path, parts: Sequence[str]) -> Iterator[Listed]:
+    """Every plain file below a folder, in byte order of the whole key; what vanishes meanwhile
+    is left out, and so are names that are not UTF-8, which no key can name."""
+    try:
+        with opened(root, parts):
+            pass
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    yield from _below(root.joinpath(*parts), "".join(f"{part}/" for part in parts))
+
+
+def _below(folder: Path, prefix: str) -> Iterator[Listed]:
+    for encoded in _names(folder):
+        name = encoded.decode("utf-8")
+        if name.endswith("/"):
+            if prefix or name != f"{RESERVED}/":
+                yield from _below(folder / name, prefix + name)
+            continue
+        with suppress(FileNotFoundError):
+            found = (folder / name).lstat()
+            if stat.S_ISREG(found.st_mode):
+                modified = datetime.fromtimestamp(found.st_mtime, UTC)
+                yield Listed(key=prefix + name, size=found.st_size, modified=modified)
+
+
+def _names(folder: Path) -> list[bytes]:
+    """Names in UTF-8, those of folders ending in ``/``, which is where they sort in a key."""
+    names = []
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(UnicodeEncodeError):
+                name = entry.name.encode("utf-8")
+                names.append(name + b"/" if entry.is_dir(follow_symlinks=False) else name)
+    return sorted(names)
+
+
+@contextmanager
+def explained(root: Path) -> Iterator[None]:
+    """Turns the system's errors into ours, in plain words and with what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise _explain(error.errno or 0, root) from None
+
+
+def _explain(number: int, root: Path) -> Transient | Permanent:
+    if number == errno.ENAMETOOLONG:
+        return Permanent("key-too-long", "an object key is longer than the file system allows")
+    if number in _COLLIDES:
+        text = "a file, folder or link lies where an object, or a folder for it, is needed"
+        return Permanent("key-collides", text)
+    reason, text = "store-failed", f"the lake's folder {root} failed: {os.strerror(number)}"
+    if number in _FULL:
+        reason, text = "store-full", f"no space is left for the lake in {root}: make room"
+    elif number in _DENIED:
+        reason, text = "store-denied", f"the lake's folder {root} may not be written or read"
+        text += ": give it to the user that Groundwire runs as, and mount it writable"
+    elif number == errno.ENOENT:
+        reason, text = "store-folder-missing", f"the lake's folder {root} is gone: mount it again"
+    return Transient(reason, text, shared=True)
