@@ -21,14 +21,18 @@ OFFSET = 352  # of the voxels in a file of ours: a header, and four zeros for "n
 MAX_EXTENSIONS = 16 * 1024 * 1024
 
 SIZES = {348: nifti1.header_dtype, 540: nifti2.header_dtype}
-_MAGIC = {348: b"n+1", 540: b"n+2\0\r\n\x1a\n"}
+_MAGIC = {348: b"n+1", 540: b"n+2"}
 _TYPES = {
     2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8",
     256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
 }  # fmt: skip
 _CODES = {1: 2, 2: 512, 4: 768}  # by bytes, of unsigned labels
 _MILLIMETRES = {1: 1000.0, 3: 0.001}  # metre, micron; all else is read as millimetres
-_SHEAR = 1e-4  # largest cosine between two voxel axes that still counts as a right angle
+_AGREE = 1e-4  # how far a direction cosine may be off: 0.05 mm in half a metre
+_HALF_TURN = 1e-7  # below it the first part's square is 0: as the standard's own library reads
+_HALF_TURN_NIBABEL = 3 * float(np.finfo(np.float32).eps)
+
+Quaternion = tuple[float, float, float]  # the parts b, c, d; the first follows from them
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +75,9 @@ def parse_header(block: bytes, layout: np.dtype[Any]) -> Header:
 def header_bytes(label_map: LabelMap) -> bytes:
     """The NIfTI-1 header (little endian) and its four extension bytes.
 
-    Both forms have code 1 (scanner); a sheared affine is in the sform only, for a quaternion
-    cannot say it; unknown placing stays unknown (codes 0). All text is blank.
+    Both forms have code 1 (scanner), but what a quaternion of float32 cannot say - a sheared
+    place, one a little off a half turn - is in the sform only; unknown placing stays unknown
+    (codes 0). All text is blank.
     """
     header = np.zeros((), np.dtype(nifti1.header_dtype).newbyteorder("<"))
     header["sizeof_hdr"] = 348
@@ -97,13 +102,26 @@ def _place(header: Any, label_map: LabelMap) -> None:
     axes = [
         [row[axis] / length for row in affine[:3]] for axis, length in enumerate(label_map.spacing)
     ]
-    if any(abs(_dot(axes[a], axes[b])) > _SHEAR for a, b in ((0, 1), (0, 2), (1, 2))):
+    quaternion, mirror = _quaternion(axes)
+    if not _says(quaternion, mirror, axes):
         return
     header["qform_code"] = 1
-    header["pixdim"][0] = _handedness(axes)
+    header["pixdim"][0] = mirror
     names = ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
-    for name, value in zip(names, (*_quaternion(axes), *(r[3] for r in affine)), strict=False):
+    for name, value in zip(names, (*quaternion, *(row[3] for row in affine)), strict=False):
         header[name] = value
+
+
+def _says(quaternion: Quaternion, mirror: float, axes: list[list[float]]) -> bool:
+    """Whether every reader gets these axes from the quaternion, whatever it takes for a half
+    turn; near one, float32 leaves too little of the first part."""
+    for half_turn in (_HALF_TURN, _HALF_TURN_NIBABEL):
+        rotation = _rotation(quaternion, half_turn)
+        for row in range(3):
+            said = (rotation[row][0], rotation[row][1], rotation[row][2] * mirror)
+            if any(abs(said[axis] - axes[axis][row]) > _AGREE for axis in range(3)):
+                return False
+    return True
 
 
 def _dot(a: list[float], b: list[float]) -> float:
@@ -117,11 +135,13 @@ def _handedness(axes: list[list[float]]) -> float:
     return 1.0 if _dot([a, b, c], cross) > 0 else -1.0
 
 
-def _quaternion(axes: list[list[float]]) -> tuple[float, float, float]:
-    """(b, c, d) of the rotation whose columns are the axes, the third mirrored by ``qfac``; the
-    largest of the four parts is found first, so that nothing divides by little."""
+def _quaternion(axes: list[list[float]]) -> tuple[Quaternion, float]:
+    """(b, c, d) as float32 of the rotation whose columns are the axes, and ``qfac``, by which the
+    third is mirrored. The largest of the four parts is found first, so that nothing divides by
+    little."""
+    mirror = _handedness(axes)
     x, y = axes[0], axes[1]
-    z = [_handedness(axes) * value for value in axes[2]]
+    z = [mirror * value for value in axes[2]]
     squares = (
         1 + x[0] + y[1] + z[2],
         1 + x[0] - y[1] - z[2],
@@ -137,7 +157,8 @@ def _quaternion(axes: list[list[float]]) -> tuple[float, float, float]:
         ((x[1] - y[0]) / root, (z[0] + x[2]) / root, (y[2] + z[1]) / root, root),
     )[largest]
     sign = -0.5 if parts[0] < 0 else 0.5  # the file does not hold the first part: it is >= 0
-    return parts[1] * sign + 0.0, parts[2] * sign + 0.0, parts[3] * sign + 0.0
+    b, c, d = (float(np.float32(part * sign)) + 0.0 for part in parts[1:])
+    return (b, c, d), mirror
 
 
 def _shape(fields: Any) -> tuple[int, int, int]:
@@ -200,17 +221,24 @@ def _sizes(fields: Any) -> list[float]:
 
 def _from_quaternion(fields: Any) -> list[list[float]]:
     b, c, d = (float(fields[f"quatern_{part}"]) for part in "bcd")
+    i, j, k = _sizes(fields)
+    k = -k if fields["pixdim"][0] < 0 else k
+    offset = (float(fields[f"qoffset_{axis}"]) for axis in "xyz")
+    rotation = _rotation((b, c, d), _HALF_TURN)
+    return [[x * i, y * j, z * k, at] for (x, y, z), at in zip(rotation, offset, strict=True)]
+
+
+def _rotation(quaternion: Quaternion, half_turn: float) -> list[list[float]]:
+    """The rows of the matrix; where the first part's square is under ``half_turn``, it is 0."""
+    b, c, d = quaternion
     rest = 1.0 - (b * b + c * c + d * d)
-    if rest < 1e-7:  # nearly or over a half turn: as the standard's own library reads it
+    if rest < half_turn:
         norm = math.sqrt(b * b + c * c + d * d)
         a, b, c, d = 0.0, b / norm, c / norm, d / norm
     else:
         a = math.sqrt(rest)
-    i, j, k = _sizes(fields)
-    k = -k if fields["pixdim"][0] < 0 else k
-    x, y, z = (float(fields[f"qoffset_{axis}"]) for axis in "xyz")
     return [
-        [(a * a + b * b - c * c - d * d) * i, 2 * (b * c - a * d) * j, 2 * (b * d + a * c) * k, x],
-        [2 * (b * c + a * d) * i, (a * a + c * c - b * b - d * d) * j, 2 * (c * d - a * b) * k, y],
-        [2 * (b * d - a * c) * i, 2 * (c * d + a * b) * j, (a * a + d * d - b * b - c * c) * k, z],
+        [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+        [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+        [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
     ]
