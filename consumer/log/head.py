@@ -15,17 +15,26 @@ from consumer.model import FORMAT, canonical
 
 
 class Head(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The committed state; ``size`` grows with every swap, so its bytes never recur."""
+    """The committed state; ``size`` grows with every swap, so its bytes never recur.
+
+    ``signature`` is the key's, over the canonical JSON of the other fields: no note's text, which
+    ends in a newline, can stand for it.
+    """
 
     size: int
     checkpoint: str  # the signed note
     key: str  # the verifier key of the writer
     stage: str  # the key of the batch that led here
+    signature: str = ""
     format: int = FORMAT
 
     @property
     def tree(self) -> Checkpoint:
         return read_checkpoint(self.checkpoint.encode())
+
+    @property
+    def signed_text(self) -> str:
+        return canonical(msgspec.structs.replace(self, signature="")).decode()
 
     @property
     def data(self) -> bytes:
@@ -43,14 +52,17 @@ class Stage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 def sign_head(signer: Signer, origin: str, edge: Edge, stage: str) -> Head:
     note = signer.sign(Checkpoint(origin, edge.size, edge.root).text)
-    return Head(size=edge.size, checkpoint=note.decode(), key=signer.verifier.vkey, stage=stage)
+    head = Head(size=edge.size, checkpoint=note.decode(), key=signer.verifier.vkey, stage=stage)
+    return msgspec.structs.replace(head, signature=signer.signature(head.signed_text))
 
 
 def read_head(data: bytes) -> Head:
     """Raises ``ValueError`` for anything but what `Head.data` gives: one content, one spelling."""
     head = msgspec.json.decode(data, type=Head)
     tree = head.tree
-    Verifier.from_vkey(head.key).open(head.checkpoint.encode())
+    verifier = Verifier.from_vkey(head.key)
+    verifier.open(head.checkpoint.encode())
+    verifier.check(head.signed_text, head.signature)
     if head.data != data or head.format != FORMAT or tree.size != head.size:
         raise BadNote("head is not what a writer writes")
     return head

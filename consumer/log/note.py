@@ -65,16 +65,23 @@ class Verifier:
     def open(self, note: bytes) -> str:
         """The text of a note that this key has signed. Raises `BadNote` otherwise."""
         text, signatures = split_note(note)
-        public = Ed25519PublicKey.from_public_bytes(self.public)
         ours = [raw for name, raw in signatures if name == self.name and raw[:4] == self.key_id]
         if not ours:
             raise BadNote(f"no signature by {self.name}+{self.key_id.hex()}")
         for raw in ours:
-            try:
-                public.verify(raw[4:], text.encode())
-            except InvalidSignature:
-                raise BadNote(f"the signature by {self.name} does not fit the text") from None
+            self.check(text, _base64(raw))
         return text
+
+    def check(self, text: str, signature: str) -> None:
+        """Raises `BadNote` unless ``signature`` is `Signer.signature` of the text."""
+        raw = _raw(signature)
+        public = Ed25519PublicKey.from_public_bytes(self.public)
+        try:
+            public.verify(raw[4:], text.encode())
+        except InvalidSignature:
+            raise BadNote(f"the signature by {self.name} does not fit the text") from None
+        if raw[:4] != self.key_id:
+            raise BadNote(f"the signature is not marked as one by {self.name}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +124,11 @@ class Signer:
         """The note of a text, which must end in a newline; the same text gives the same bytes."""
         if not text.endswith("\n") or _CONTROL.search(text):
             raise BadNote("a note's text ends in a newline and has no control characters")
-        signature = _base64(self.verifier.key_id + self._key.sign(text.encode()))
-        return f"{text}\n— {self.verifier.name} {signature}\n".encode()
+        return f"{text}\n— {self.verifier.name} {self.signature(text)}\n".encode()
+
+    def signature(self, text: str) -> str:
+        """base64 of the key's id and its signature of a text of any kind."""
+        return _base64(self.verifier.key_id + self._key.sign(text.encode()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,47 +147,53 @@ class Edge:
         return below[0] if below else EMPTY_ROOT
 
 
-def grow(edge: Edge, entries: Sequence[bytes]) -> tuple[Edge, list[tuple[Tile, bytes]]]:
+Made = list[tuple[Tile, bytes]]
+
+
+def grow(edge: Edge, entries: Sequence[bytes]) -> tuple[Edge, Made]:
     """The edge after these entries, and every tile and bundle that this growth makes or widens.
 
     The same entries in other portions end in the same edge and the same full tiles.
     """
-    made: list[tuple[Tile, bytes]] = []
-    size = edge.size
-    bundle = list(edge.entries)
-    levels = [list(hashes) for hashes in edge.levels]
-    touched: set[int] = set()
-    for entry in entries:
-        bundle.append(entry)
-        size += 1
-        _push(levels, 0, leaf_hash(entry), size, made, touched)
+    size, levels, made = edge.size, edge.levels, Made()
+    bundle = edge.entries
+    for start in _portions(len(bundle), len(entries)):
+        part = entries[max(start, 0) : start + WIDTH]
+        bundle = (*bundle, *part) if start < 0 else tuple(part)
+        levels, tiles = extend(levels, size, [leaf_hash(entry) for entry in part])
+        size += len(part)
+        made.append((Tile(ENTRIES, (size - 1) // WIDTH, len(bundle)), encode_bundle(bundle)))
+        made += tiles
         if len(bundle) == WIDTH:
-            made.append((Tile(ENTRIES, size // WIDTH - 1), encode_bundle(bundle)))
-            bundle.clear()
-    if entries and bundle:
-        made.append((Tile(ENTRIES, size // WIDTH, len(bundle)), encode_bundle(bundle)))
-    for level in sorted(touched):
-        if hashes := levels[level]:
-            index = size // WIDTH ** (level + 1)
-            made.append((Tile(level, index, len(hashes)), b"".join(hashes)))
-    return Edge(size, tuple(tuple(hashes) for hashes in levels), tuple(bundle)), made
+            bundle = ()
+    return Edge(size, levels, bundle), _last_forms(made)
 
 
-def _push(
-    levels: list[list[bytes]],
-    level: int,
-    value: bytes,
-    size: int,
-    made: list[tuple[Tile, bytes]],
-    touched: set[int],
-) -> None:
-    if level == len(levels):
-        levels.append([])
-    touched.add(level)
-    levels[level].append(value)
-    if len(levels[level]) == WIDTH:
-        index = size // WIDTH ** (level + 1) - 1
-        made.append((Tile(level, index), b"".join(levels[level])))
-        root = combine(levels[level])
-        levels[level].clear()
-        _push(levels, level + 1, root, size, made, touched)
+def _portions(held: int, count: int) -> range:
+    """Where in ``count`` entries each bundle begins, the first of which holds ``held`` already."""
+    return range(-held, count, WIDTH) if count else range(0)
+
+
+def _last_forms(made: Made) -> Made:
+    """A tile that grew several times is made once, at its last width."""
+    return list({(tile.level, tile.index): (tile, data) for tile, data in made}.values())
+
+
+def extend(
+    levels: Sequence[Sequence[bytes]], size: int, leaves: Sequence[bytes]
+) -> tuple[tuple[tuple[bytes, ...], ...], Made]:
+    """The partial tiles of a tree of ``size`` entries after the hashes of at most as many entries
+    as fill its level-0 tile, and the tiles of all levels that they make or widen."""
+    grown = [tuple(hashes) for hashes in levels]
+    made: Made = []
+    level, new = 0, list(leaves)
+    while new:
+        if level == len(grown):
+            grown.append(())
+        row = (*grown[level], *new)
+        index = (size + len(leaves) - 1) // span(level + 1)
+        made.append((Tile(level, index, len(row)), b"".join(row)))
+        full = len(row) == WIDTH
+        grown[level] = () if full else row
+        level, new = level + 1, [combine(row)] if full else []
+    return tuple(grown), made

@@ -1,0 +1,223 @@
+"""Verifies that the lake is what the log says: manifests, files, and each task's pointer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from consumer.log.finding import Counts, Findings
+from consumer.log.keys import CHECKPOINT, HEAD, IDS, LOG, STAGE, TILES, VKEY
+from consumer.log.read import LogEntry
+from consumer.model import Manifest, Pointer, decode, digest
+from consumer.ports import Store
+
+_Task = tuple[str, str, str]  # source, project, task
+_TAXONOMIES = "taxonomies/"
+_NOTES = "notes/"
+
+
+class LakeCheck:
+    """Takes the log's entries in order, then looks at the lake that they speak of.
+
+    What it keeps: the newest move of each task, and the keys of manifests and files.
+    """
+
+    def __init__(self, store: Store, findings: Findings) -> None:
+        self._store = store
+        self._findings = findings
+        self._newest: dict[_Task, tuple[int, Mapping[str, Any]]] = {}
+        self._manifests: dict[str, tuple[str, int]] = {}  # sha256, index of the first entry
+        self._erased: set[str] = set()
+        self._referenced: set[str] = set()
+        self._taxonomies: dict[str, str] = {}  # sha256: a manifest that names it
+        self._files = 0
+        self._size_bytes = 0
+
+    def add(self, entry: LogEntry) -> None:
+        data = entry.data
+        if data["kind"] == "erased":
+            keys = [data.get("key"), *_texts(data.get("keys"))]
+            self._erased.update(key for key in keys if isinstance(key, str))
+        if data["kind"] != "lake":
+            return
+        task = (str(data.get("source")), str(data.get("project")), str(data.get("task")))
+        self._newest[task] = (entry.index, data)
+        key, sha256 = data.get("manifest_key"), data.get("manifest_sha256")
+        if isinstance(key, str):
+            self._name_manifest(key, str(sha256), entry.index)
+
+    def _name_manifest(self, key: str, sha256: str, index: int) -> None:
+        before, first = self._manifests.setdefault(key, (sha256, index))
+        if before != sha256:
+            self._findings.add(key, f"entry {first} names it with another hash", entry=index)
+
+    async def finish(self) -> tuple[list[str], Counts]:
+        """Checks the lake; returns what nothing refers to, and what was looked at."""
+        keys = [listed.key async for listed in self._store.list("")]
+        await self._pointers(keys)
+        for key, (sha256, index) in self._manifests.items():
+            await self._manifest(key, sha256, index)
+        await self._named_by_hash(keys)
+        counts = Counts(
+            tasks=len(self._newest),
+            revisions=len(self._manifests),
+            files=self._files,
+            size_bytes=self._size_bytes,
+        )
+        return [key for key in keys if self._unreferenced(key)], counts
+
+    async def _pointers(self, keys: list[str]) -> None:
+        seen: set[_Task] = set()
+        for key in keys:
+            if _is_pointer(key):
+                task = await self._pointer(key)
+                if task in seen:
+                    self._findings.add(key, "another pointer is of the same task")
+                if task:
+                    seen.add(task)
+        for task, (index, data) in self._newest.items():
+            if task not in seen:
+                place = f"{data.get('project_key')}/tasks/"
+                problem = f"task {task[2]} of {task[0]} has no readable pointer"
+                self._findings.add(place, problem, entry=index)
+
+    async def _pointer(self, key: str) -> _Task | None:
+        stored = await self._store.read(key)
+        if stored is None:
+            return None
+        try:
+            pointer = decode(stored.data, Pointer)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            self._findings.add(key, "it is no pointer")
+            return None
+        task = (pointer.source, pointer.project, pointer.task)
+        problem = _disagreement(key, pointer) or self._against_log(task, pointer)
+        if problem:
+            self._findings.add(key, problem)
+        return task
+
+    def _against_log(self, task: _Task, pointer: Pointer) -> str | None:
+        move = pointer.outcome.move
+        index, entry = self._newest.get(task, (-1, {}))
+        logged = int(entry.get("sequence", 0))
+        if move.sequence > logged:
+            self._findings.note(
+                f"task {task[2]} of {task[0]}: move {move.sequence} is not in the log yet; "
+                "its message is on the way, or the next event of the task brings it"
+            )
+            if move.manifest_key and move.manifest_sha256:
+                self._manifests.setdefault(move.manifest_key, (move.manifest_sha256, -1))
+            return None
+        if move.sequence < logged:
+            return f"it is at move {move.sequence}, entry {index} of the log at {logged}"
+        fields = msgspec.to_builtins(move)
+        wrong = [name for name in fields if entry.get(name) != fields[name]]
+        if entry.get("id") != f"lake:{pointer.outcome.id}":
+            wrong.append("id")
+        return f"entry {index} of the log differs in {', '.join(wrong)}" if wrong else None
+
+    async def _manifest(self, key: str, sha256: str, index: int) -> None:
+        self._referenced.add(key)
+        entry = index if index >= 0 else None
+        stored = await self._store.read(key)
+        if stored is None:
+            self._missing(key, "the log names this manifest, and it is missing", entry)
+            return
+        self._size_bytes += len(stored.data)
+        if digest(stored.data) != sha256:
+            self._findings.add(key, "it does not have the hash in the log", entry=entry)
+            return
+        try:
+            manifest = decode(stored.data, Manifest)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            self._findings.add(key, "it is no manifest", entry=entry)
+            return
+        if manifest.taxonomy:
+            self._taxonomies.setdefault(manifest.taxonomy, key)
+        for file in manifest.files:
+            await self._file(file.key, file.sha256, file.size, key)
+
+    async def _file(self, key: str, sha256: str, size: int, manifest: str) -> None:
+        """Files of equal bytes are shared by revisions; each is read once."""
+        if key in self._referenced:
+            return
+        self._referenced.add(key)
+        stored = await self._store.read(key)
+        if stored is None:
+            self._missing(key, f"{manifest} names it, and it is missing", None)
+            return
+        self._files += 1
+        self._size_bytes += len(stored.data)
+        if len(stored.data) != size or digest(stored.data) != sha256:
+            self._findings.add(key, f"it does not have the hash and size in {manifest}")
+
+    def _missing(self, key: str, problem: str, entry: int | None) -> None:
+        if key in self._erased:
+            self._findings.note(f"{key} was erased, as the log says")
+        else:
+            self._findings.add(key, problem, entry=entry)
+
+    async def _named_by_hash(self, keys: list[str]) -> None:
+        """Taxonomies and notes are named by their bytes' hash. A note may have been erased."""
+        for key in keys:
+            if not key.startswith((_TAXONOMIES, _NOTES)):
+                continue
+            stored = await self._store.read(key)
+            name = _stem(key)
+            if stored is not None and hashlib.sha256(stored.data).hexdigest() != name:
+                self._findings.add(key, "its bytes do not have the hash in its name")
+            if key.startswith(_NOTES) or self._taxonomies.pop(name, ""):
+                self._referenced.add(key)
+        for name, manifest in self._taxonomies.items():
+            problem = f"{manifest} names this taxonomy, and it is missing"
+            self._missing(f"{_TAXONOMIES}{name}.json", problem, None)
+
+    def _unreferenced(self, key: str) -> bool:
+        if key.startswith(STAGE):
+            return True
+        parts = key.split("/")
+        ours = len(parts) > 3 and parts[1] == "tasks" and not key.startswith(LOG)
+        if ours or key.startswith(_TAXONOMIES):
+            return key not in self._referenced and not _is_pointer(key)
+        known = key in (HEAD, CHECKPOINT, VKEY) or key.startswith((TILES, IDS))
+        return key.startswith(LOG) and not known
+
+
+def _disagreement(key: str, pointer: Pointer) -> str | None:
+    """What a pointer says twice must be the same; and it lies with its own task's files."""
+    move = pointer.outcome.move
+    pairs = {
+        "sequence": (pointer.sequence, move.sequence),
+        "change": (pointer.change, move.change),
+        "stage": (pointer.stage, move.stage),
+        "ground_truth": (pointer.ground_truth, move.ground_truth),
+        "was_ground_truth": (pointer.was_ground_truth, move.was_ground_truth),
+        "ground_truth_reason": (pointer.ground_truth_reason, move.ground_truth_reason),
+        "revision": (pointer.revision, move.revision),
+        "manifest": (pointer.manifest, move.manifest_key),
+        "manifest_sha256": (pointer.manifest_sha256, move.manifest_sha256),
+        "label_version": (pointer.label_version, move.label_version),
+        "recipe": (pointer.recipe, move.recipe),
+        "source": (pointer.source, pointer.outcome.source),
+        "project": (pointer.project, pointer.outcome.project),
+        "task": (pointer.task, pointer.outcome.task),
+        "project_key": (key.split("/")[0], move.project_key),
+    }
+    wrong = [name for name, (said, carried) in pairs.items() if said != carried]
+    return f"it contradicts its own outcome in {', '.join(wrong)}" if wrong else None
+
+
+def _is_pointer(key: str) -> bool:
+    parts = key.split("/")
+    return len(parts) == 4 and parts[1] == "tasks" and parts[3] == "current.json"
+
+
+def _stem(key: str) -> str:
+    return key.rsplit("/", 1)[-1].removesuffix(".json")
+
+
+def _texts(value: object) -> list[object]:
+    return list(value) if isinstance(value, list) else []
