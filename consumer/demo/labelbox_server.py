@@ -103,7 +103,8 @@ class LabelboxServer:
             return {"task": {"exportFileFromOffset": None}}
         start, end, first, last, _ = found
         job, stream = variables["where"]["id"], variables["streamType"]
-        url = f"{self.state.base_url}/export-files/{job}/{stream}/{start}?signature=simulated"
+        base = self.state.file_base_url or self.state.base_url
+        url = f"{base}/export-files/{job}/{stream}/{start}?signature=simulated"
         piece = {
             "offsets": {"start": start, "end": end},
             "lines": {"start": first, "end": last},

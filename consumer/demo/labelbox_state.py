@@ -62,6 +62,8 @@ class LabelboxState:
         chunk_bytes: int = 1 << 20,
     ) -> None:
         self.base_url = "http://127.0.0.1"
+        self.file_base_url: str | None = None  # where export files lie, when elsewhere
+        self.export_errors: list[bytes] = []  # lines that every job reports beside its rows
         self.api_key = f"simulated-labelbox-key-{seed}"
         self.webhook_secret = f"simulated-labelbox-secret-{seed}"
         self.style = WebhookStyle(webhook_body, webhook_sha256)
@@ -244,7 +246,7 @@ class LabelboxState:
             lines=lines,
             polls_left=self.export_polls,
             failed=fault is not None and fault.kind == "failed-task",
-            errors=[],
+            errors=list(self.export_errors),
         )
         self.jobs[job.id] = job
         return job
