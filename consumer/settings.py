@@ -109,6 +109,10 @@ class Settings(Section):
         return self.data_folder / "log.key"
 
     @property
+    def queue_ca_file(self) -> Path | None:
+        return Path(self.queue_ca.removeprefix("file:")) if self.queue_ca else None
+
+    @property
     def log_index_file(self) -> Path:
         return Path(self.log.index) if self.log.index else self.data_folder / "log-index.db"
 
@@ -300,8 +304,9 @@ def _shared_projects(sources: Any) -> list[str]:
 
 def _places(settings: Settings) -> list[str]:
     mistakes: list[str] = []
-    if settings.queue_ca and not Path(settings.queue_ca).is_file():
-        mistakes.append(f"queue_ca: {settings.queue_ca} is no file that can be read")
+    authority = settings.queue_ca_file
+    if authority is not None and not authority.is_file():
+        mistakes.append(f"queue_ca: {authority} is no file that can be read")
     if settings.lake.scheme != "file":
         return mistakes
     lake = settings.lake.path

@@ -111,14 +111,14 @@ class Metrics:
         self._oldest.labels(lane).set(depth.oldest_s)
         self._dead.labels(lane).set(depth.dead)
 
-    def log_state(self, entries: int, age_s: float) -> None:
-        """``age_s`` is the time since the newest entry was logged."""
+    def log_state(self, entries: int, age_s: float | None) -> None:
+        """``age_s`` is the time since the newest entry was logged, if there is one."""
         self._log_size.set(entries)
-        self._log_age.set(age_s)
+        if age_s is not None:
+            self._log_age.set(age_s)
 
-    def observed(self, what: str, ok: bool) -> None:
-        """Whether a lane (``queue-NAME``) or the ``log`` could be looked at: when not, its
-        numbers are old."""
+    def observed(self, what: str, *, ok: bool) -> None:
+        """Whether a lane (``queue-NAME``) could be looked at: when not, its numbers are old."""
         self._scrape.labels(what).set(1 if ok else 0)
 
     def render(self) -> bytes:

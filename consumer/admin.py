@@ -1,0 +1,95 @@
+"""The admin listener's application: ``/healthz``, ``/readyz`` and ``/metrics``.
+
+Ready means that a 2xx can be kept, whatever the lake's state, and that the lanes which this process
+works on are being worked on. With a token, whoever does not show it learns up or down, ready or
+not, and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from aiohttp import hdrs, web
+
+from consumer.errors import GroundwireError
+from consumer.model import LaneSpec
+from consumer.ports import Queue
+from consumer.signature import token_matches
+from consumer.telemetry import Metrics
+
+LOOK_S = 2.0  # for one look at a lane, so that a scrape is answered while the queue hangs
+READY_S = 3.0
+
+Check = Callable[[], Awaitable[None]]
+LogSize = tuple[int, float | None]  # entries, age of the newest in seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """What the admin listener can tell. ``checks`` raise, with the reason, when not ready."""
+
+    metrics: Metrics
+    queue: Queue
+    lanes: Sequence[LaneSpec]
+    checks: Mapping[str, Check] = field(default_factory=dict)
+    log: Callable[[], LogSize] | None = None
+    token: str | None = None
+
+    def application(self) -> web.Application:
+        app = web.Application()
+        app.router.add_get("/healthz", self._health)
+        app.router.add_get("/readyz", self._ready)
+        app.router.add_get("/metrics", self._metrics)
+        return app
+
+    async def _health(self, _: web.Request) -> web.Response:
+        return web.json_response({"alive": True})
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        found = await asyncio.gather(*(_failure(check) for check in self.checks.values()))
+        reasons = {name: why for name, why in zip(self.checks, found, strict=True) if why}
+        said: dict[str, object] = {"ready": not reasons}
+        if reasons and self._admits(request):
+            said["reasons"] = reasons
+        return web.json_response(said, status=503 if reasons else 200)
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        if not self._admits(request):
+            raise web.HTTPUnauthorized(headers={hdrs.WWW_AUTHENTICATE: "Bearer"})
+        await asyncio.gather(*(self._look(lane) for lane in self.lanes))
+        if self.log is not None:
+            entries, age_s = self.log()
+            self.metrics.log_state(entries, age_s)
+        return web.Response(
+            body=self.metrics.render(),
+            headers={hdrs.CONTENT_TYPE: "text/plain; version=0.0.4; charset=utf-8"},
+        )
+
+    async def _look(self, lane: LaneSpec) -> None:
+        try:
+            async with asyncio.timeout(LOOK_S):
+                self.metrics.lane_depth(lane.name, await self.queue.depth(lane))
+        except (GroundwireError, TimeoutError):
+            self.metrics.observed(f"queue-{lane.name}", ok=False)
+        else:
+            self.metrics.observed(f"queue-{lane.name}", ok=True)
+
+    def _admits(self, request: web.Request) -> bool:
+        if self.token is None:
+            return True  # loopback only: the settings see to it
+        scheme, _, given = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+        return scheme.lower() == "bearer" and token_matches(given.strip(), [self.token.encode()])
+
+
+async def _failure(check: Check) -> str | None:
+    """Why a check fails; None when it does not."""
+    try:
+        async with asyncio.timeout(READY_S):
+            await check()
+    except GroundwireError as error:
+        return f"{error.reason}: {error.message}"
+    except TimeoutError:
+        return f"no answer within {READY_S:g} s"
+    return None
