@@ -38,7 +38,7 @@ def events_of(
     events = []
     for place, item in enumerate(payload):
         event = _event(item, place, delivery, final)
-        if event is None or item["data"].get("orgId", organization) != organization:
+        if event is None or (item["data"].get("orgId") or organization) != organization:
             continue
         if _ANY in projects or event.project in projects:
             events.append(event)
