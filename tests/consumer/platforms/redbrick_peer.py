@@ -1,0 +1,68 @@
+"""The simulated RedBrick as a peer on a real socket, and what our platform reads from it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from consumer.demo.redbrick import (
+    SimulatedRedBrick,
+)
+from consumer.download import Downloader
+from consumer.model import Label, TaskKey, TaskSnapshot
+from consumer.platforms.redbrick import RedBrick
+
+
+class Clock:
+    """A clock that stands still until it is told."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@asynccontextmanager
+async def connected(simulator: SimulatedRedBrick, **settings: Any) -> AsyncIterator[RedBrick]:
+    downloader = Downloader(stall_s=5.0)
+    async with simulator.serve() as url:
+        platform = RedBrick(
+            "redbrick",
+            **{
+                "secrets": [b"token"],
+                "api_key": simulator.api_key,
+                "organization": simulator.org_id,
+                "downloader": downloader,
+                "api_url": url,
+                **settings,
+            },
+        )
+        try:
+            yield platform
+        finally:
+            await platform.close()
+            await downloader.close()
+
+
+def key(simulator: SimulatedRedBrick, task_id: str) -> TaskKey:
+    return TaskKey(source="redbrick", project=simulator.project_id, task=task_id)
+
+
+async def answer(simulator: SimulatedRedBrick, task_id: str, **settings: Any) -> Any:
+    async with connected(simulator, **settings) as platform:
+        asked = key(simulator, task_id)
+        return (await platform.fetch([asked]))[asked]
+
+
+async def snapshot(simulator: SimulatedRedBrick, task_id: str, **settings: Any) -> TaskSnapshot:
+    got = await answer(simulator, task_id, **settings)
+    assert isinstance(got, TaskSnapshot)
+    return got
+
+
+def only_label(task: TaskSnapshot) -> Label:
+    (label,) = task.labels
+    return label
