@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,8 +34,6 @@ API_URL = "https://api.labelbox.com/graphql"
 EXPORT_PARAMS = tuple(PARAMS)  # the six names of the vendor's page, on unless switched off
 PROJECT_IDS_ARE_UNIQUE = True  # in the world, so a project's id is its name in the lake
 
-MAX_MASK_BYTES = 64 << 20
-MAX_FRAMES_BYTES = 64 << 20  # behind one legacy frames URL
 ROWS_AT_ONCE = 4  # whose legacy frames are fetched
 
 _PROJECT = "query GetProjectPyApi($param_0: ID!){project(where: {id: $param_0}){id name}}"
@@ -42,6 +41,20 @@ _NEEDED = frozenset({"data_row_details", "project_details", "label_details", "pe
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
 Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one account may send us, and how long it may take."""
+
+    answer_bytes: int = 16 << 20  # of one GraphQL answer
+    export_bytes: int = 512 << 20  # of one job's file
+    frames_bytes: int = 64 << 20  # behind one legacy frames URL
+    mask_bytes: int = 64 << 20
+    answer_s: float = 60.0
+    export_s: float = 600.0
+
+
 Answer = TaskSnapshot | Missing | Transient | Permanent
 
 
@@ -60,7 +73,7 @@ class Labelbox:
         api_url: str = API_URL,
         export_params: Mapping[str, bool] | None = None,
         sleep: Sleep = asyncio.sleep,
-        timeout_s: float = 60.0,
+        limits: Limits = Limits(),
     ) -> None:
         self.source = source
         self._secrets = tuple(secrets)
@@ -71,8 +84,20 @@ class Labelbox:
         self._api_origin = _origin(api_url)
         self._authorization = f"Bearer {api_key}"
         self._downloader = downloader
-        self._graphql = GraphQL(url=api_url, authorization=self._authorization, timeout_s=timeout_s)
-        self._exports = Exports(self._graphql, downloader, sleep=sleep)
+        self._limits = limits
+        self._graphql = GraphQL(
+            url=api_url,
+            authorization=self._authorization,
+            timeout_s=limits.answer_s,
+            max_bytes=limits.answer_bytes,
+        )
+        self._exports = Exports(
+            self._graphql,
+            downloader,
+            sleep=sleep,
+            timeout_s=limits.export_s,
+            max_bytes=limits.export_bytes,
+        )
 
     async def close(self) -> None:
         await self._graphql.close()
@@ -95,7 +120,7 @@ class Labelbox:
         return answers
 
     async def download(self, snapshot: TaskSnapshot, mask: Mask) -> bytes:
-        data = await self._get(mask.reference, max_bytes=MAX_MASK_BYTES)
+        data = await self._get(mask.reference, max_bytes=self._limits.mask_bytes)
         if data.startswith(_PNG_START) and not data.endswith(_PNG_END):
             raise Transient("download-truncated", "a mask's PNG has no end")
         return data
@@ -141,7 +166,7 @@ class Labelbox:
                 async with gate:
                     frames = {
                         url: labelbox_legacy.read_frames(
-                            await self._get(url, max_bytes=MAX_FRAMES_BYTES)
+                            await self._get(url, max_bytes=self._limits.frames_bytes)
                         )
                         for url in labelbox_legacy.frame_urls(entries)
                     }

@@ -6,7 +6,6 @@ errors, never fewer rows. The presigned file is fetched without our key.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
@@ -17,7 +16,6 @@ from consumer.platforms.labelbox_graphql import GraphQL, Json, child, count_of, 
 from consumer.ports import Sleep
 
 MAX_IDS = 2_000  # of one filter, by the vendor's limits page
-MAX_EXPORT_BYTES = 512 << 20  # of one job's file
 POLL_S = 2.0  # the vendor's SDK allows no less
 
 PARAMS = {
@@ -59,13 +57,15 @@ class Exports:
         graphql: GraphQL,
         downloader: Downloader,
         *,
-        sleep: Sleep = asyncio.sleep,
-        timeout_s: float = 600.0,
+        sleep: Sleep,
+        timeout_s: float,
+        max_bytes: int,
     ) -> None:
         self._graphql = graphql
         self._downloader = downloader
         self._sleep = sleep
         self._timeout_s = timeout_s
+        self._max_bytes = max_bytes
         self._user: str | None = None
 
     async def run(self, project: str, row_ids: Sequence[str], details: Sequence[str]) -> str:
@@ -124,8 +124,8 @@ class Exports:
         """The rows of a finished job. Raises ``Transient``, or ``Permanent`` (export-too-large)."""
         header = await self._header(job, "RESULT")
         total = 0 if header is None else count_of(header, "totalSize")
-        if total > MAX_EXPORT_BYTES:
-            raise Permanent("export-too-large", f"{total} bytes; the limit is {MAX_EXPORT_BYTES}")
+        if total > self._max_bytes:
+            raise Permanent("export-too-large", f"{total} bytes; the limit is {self._max_bytes}")
         offset, lines, rest = 0, 0, b""
         while offset < total:
             end, piece = await self._piece(job, offset)
@@ -146,7 +146,7 @@ class Exports:
         info = child(child(await self._graphql.ask(_OFFSET, where), "task"), "exportFileFromOffset")
         offsets = child(info, "offsets")
         start, end = count_of(offsets, "start"), count_of(offsets, "end")
-        if not start <= offset <= end or end - start >= MAX_EXPORT_BYTES:
+        if not start <= offset <= end or end - start >= self._max_bytes:
             raise Transient("export-unreadable", "the export's offsets make no sense", shared=True)
         try:
             piece = await self._downloader.get(text_of(info, "file"), max_bytes=end - start + 1)

@@ -16,8 +16,6 @@ import aiohttp
 from consumer.download import retry_after_s
 from consumer.errors import Permanent, Transient
 
-MAX_ANSWER_BYTES = 16 << 20  # of one GraphQL answer
-
 _CODE = re.compile(r"[A-Z_]{1,64}")
 
 Json = dict[str, Any]
@@ -35,9 +33,10 @@ class ProjectUnreadable(Transient):
 class GraphQL:
     """One account at one endpoint. ``authorization`` is the header's value."""
 
-    def __init__(self, *, url: str, authorization: str, timeout_s: float) -> None:
+    def __init__(self, *, url: str, authorization: str, timeout_s: float, max_bytes: int) -> None:
         self._url = url
         self._authorization = authorization
+        self._max_bytes = max_bytes
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._session: aiohttp.ClientSession | None = None
 
@@ -81,7 +80,7 @@ class GraphQL:
                 body = bytearray()
                 async for chunk in response.content.iter_chunked(1 << 16):
                     body += chunk
-                    if len(body) > MAX_ANSWER_BYTES:
+                    if len(body) > self._max_bytes:
                         raise Permanent("platform-answer-too-large")
                 return response.status, response.headers, bytes(body)
         except TimeoutError as error:

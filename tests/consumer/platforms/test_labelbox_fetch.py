@@ -13,8 +13,7 @@ from consumer.demo.labelbox import GROUPS, Drawing, Fault, SimulatedLabelbox
 from consumer.download import Downloader
 from consumer.errors import GroundwireError, Permanent, Transient
 from consumer.model import Missing, TaskKey, TaskSnapshot
-from consumer.platforms import labelbox_export
-from consumer.platforms.labelbox import Labelbox
+from consumer.platforms.labelbox import Labelbox, Limits
 
 PNG = b"\x89PNG\r\n\x1a\n...IEND\xaeB`\x82"
 
@@ -390,7 +389,7 @@ async def test_a_server_that_hangs_is_not_waited_for_for_ever(make: Make) -> Non
     simulated.faults.order("export", Fault("hang"))
     async with simulated.serve():
         with pytest.raises(Transient) as caught:
-            await make(simulated, timeout_s=0.1).fetch([_key(simulated, "r")])
+            await make(simulated, limits=Limits(answer_s=0.1)).fetch([_key(simulated, "r")])
 
     assert (caught.value.reason, caught.value.shared) == ("platform-timeout", True)
 
@@ -439,17 +438,37 @@ async def test_an_export_file_that_is_not_whole_is_no_answer(
     assert "signature" not in str(caught.value)
 
 
-async def test_an_export_over_the_limit_is_refused(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_export_over_the_limit_is_refused(make: Make) -> None:
     simulated = SimulatedLabelbox()
     key = _key(simulated, _approved(simulated))
-    monkeypatch.setattr(labelbox_export, "MAX_EXPORT_BYTES", 1_000)
     async with simulated.serve():
         with pytest.raises(Permanent) as caught:
-            await make(simulated).fetch([key])
+            await make(simulated, limits=Limits(export_bytes=1_000)).fetch([key])
 
     assert caught.value.reason == "export-too-large"
+
+
+async def test_an_answer_over_the_limit_is_refused(make: Make) -> None:
+    simulated = SimulatedLabelbox()
+    async with simulated.serve():
+        with pytest.raises(Permanent) as caught:
+            await make(simulated, limits=Limits(answer_bytes=10)).fetch([_key(simulated, "r")])
+
+    assert caught.value.reason == "platform-answer-too-large"
+
+
+async def test_frames_and_masks_over_the_limit_are_refused(make: Make) -> None:
+    simulated = SimulatedLabelbox(legacy=True)
+    key = _key(simulated, _approved(simulated))
+    async with simulated.serve():
+        failure = (await make(simulated, limits=Limits(frames_bytes=10)).fetch([key]))[key]
+        platform = make(simulated, limits=Limits(mask_bytes=len(PNG) - 1))
+        seen = await _fetch_one(platform, key)
+        with pytest.raises(Permanent) as caught:
+            await platform.download(seen, seen.labels[0].series[0].masks[0])
+
+    assert isinstance(failure, Permanent)
+    assert (failure.reason, caught.value.reason) == ("download-too-large", "download-too-large")
 
 
 @pytest.mark.parametrize(

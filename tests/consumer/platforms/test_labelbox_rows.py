@@ -437,6 +437,26 @@ def test_a_frame_number_that_is_no_number_is_refused(number: str) -> None:
         _read(row)
 
 
+def test_what_comes_in_numbers_has_its_limits() -> None:
+    step = {"action": "MOVE", "created_at": "2026-05-11T18:06:16Z"}
+    with pytest.raises(Permanent, match="more than 10000 entries"):
+        history_of([step] * 10_001, "p", "r")
+    with pytest.raises(Permanent, match="too many"):
+        read_frames(b"{}" * 10_001)
+    with pytest.raises(Permanent, match="too long"):
+        _read(_consensus(*[f"clab{n}" for n in range(1_001)]))
+
+
+def test_a_label_with_too_many_masks_is_refused() -> None:
+    row = ours().current
+    group = _entry(row)["labels"][0]["annotations"]["groups"]["Axial"]
+    group["frames"] = dict.fromkeys(map(str, range(50_001)), group["frames"]["12"])
+
+    with pytest.raises(Permanent) as caught:
+        _read(row)
+    assert caught.value.reason == "too-many-masks"
+
+
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
