@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import nibabel
 import numpy as np
@@ -113,7 +113,7 @@ class FakePlatform:
         self.groups: list[list[str]] = []
         self.asked: Counter[str] = Counter()
         self.downloads: Counter[str] = Counter()
-        self.before_answer: Callable[[], None] = lambda: None
+        self.before_answer: Callable[[], Awaitable[None]] | None = None  # called once
 
     def verify(self, headers: Mapping[str, str], query: Mapping[str, str], body: bytes) -> Delivery:
         if query.get("token") != "right":
@@ -132,7 +132,9 @@ class FakePlatform:
             if key.task in self.failing:
                 raise self.failing[key.task]
         answers = {key: self.tasks.get(key.task) or _missing(key) for key in tasks}
-        self.before_answer()
+        if (interrupt := self.before_answer) is not None:
+            self.before_answer = None
+            await interrupt()
         return answers
 
     async def download(self, snapshot: TaskSnapshot, mask: Mask) -> bytes:
