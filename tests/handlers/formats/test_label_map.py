@@ -53,6 +53,11 @@ def test_counts_are_of_what_occurs_and_background_is_nothing() -> None:
     )
 
 
+def test_the_first_segment_of_a_value_names_it() -> None:
+    segments = (Segment(value=1, category="liver"), Segment(value=1, category="spleen"))
+    assert count_labels(LabelMap(LABELS, AFFINE), segments)[0].category == "liver"
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_counts_agree_with_numpy_in_every_type_and_order(dtype: type, order: str) -> None:

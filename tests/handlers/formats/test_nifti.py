@@ -111,6 +111,16 @@ def test_without_any_form_only_voxel_sizes_are_known() -> None:
     assert label_map.affine[0] == (0.75, 0.0, 0.0, 0.0)
 
 
+def test_an_axis_that_a_plane_does_not_have_is_one_millimetre() -> None:
+    sample = Sample(sform=None, dim=(2, 7, 20), pixdim=(1.0, 0.75, 0.5, 0.0))
+    assert read_label_map(sample.gz()).spacing == (0.75, 0.5, 1.0)
+
+
+def test_a_voxel_size_of_zero_places_nothing() -> None:
+    sample = Sample(sform=None, pixdim=(1.0, 0.75, 0.5, 0.0))
+    assert refused(sample.gz(), Permanent) == "mask-bad-geometry"
+
+
 @pytest.mark.parametrize(("units", "factor"), [(0, 1.0), (2, 1.0), (10, 1.0), (1, 1e3), (3, 1e-3)])
 def test_metres_and_microns_become_millimetres(units: int, factor: float) -> None:
     spacing = read_label_map(Sample(units=units).gz()).spacing

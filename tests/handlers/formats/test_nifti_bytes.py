@@ -91,7 +91,8 @@ def test_nibabel_reads_both_forms_as_the_affine_we_were_given(affine: NDArray[np
 
 @pytest.mark.parametrize("mirror", [1, -1])
 @pytest.mark.parametrize(
-    "parts", [(1, 0, 0, 0), (0, 0, 0, 1), (0, 1, 1, 0), (1, 0.1, 0.02, 0), (0.01, 0, 0, 1)]
+    "parts",
+    [(1, 0, 0, 0), (0, 0, 0, 1), (0, 1, 1, 0), (1, 0.1, 0.02, 0), (0.01, 0, 0, 1), (-0.3, 0, 0, 1)],
 )
 def test_what_scanners_send_has_both_forms(parts: tuple[float, ...], mirror: int) -> None:
     affine = placed(parts, (0.7, 0.8, 2.5), mirror, (-10, 20, 30))
