@@ -7,10 +7,18 @@ from collections.abc import Iterator
 import pytest
 
 from tests.servers_rabbitmq import RabbitServer, rabbitmq
+from tests.servers_s3 import S3Server, s3
 
 
 @pytest.fixture(scope="session")
 def rabbitmq_server() -> Iterator[RabbitServer]:
     """A real RabbitMQ on loopback; tests share it, so each uses a queue prefix of its own."""
     with rabbitmq() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """A real S3 server on loopback; tests share its bucket, so each uses a prefix of its own."""
+    with s3() as server:
         yield server

@@ -13,7 +13,7 @@ import base64
 import hashlib
 import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
@@ -225,7 +225,7 @@ class S3Store:
     def _get(self, full: str) -> Stored | None:
         def call(client: S3Client) -> Stored:
             answer = client.get_object(Bucket=self._bucket, Key=full)
-            with answer["Body"] as body:
+            with closing(answer["Body"]) as body:  # its own `with` gives the bare stream
                 check_size(answer["ContentLength"], self._max_object_bytes)
                 return Stored(data=body.read(), etag=answer["ETag"])
 
