@@ -9,7 +9,7 @@ import random
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -42,7 +42,6 @@ from handlers import audit, export, layout
 
 HANDLERS: Mapping[str, Handler] = {"export": export, "audit": audit}
 LANES: tuple[LaneSpec, ...] = tuple(handler.LANE for handler in HANDLERS.values())
-VERSION = version("groundwire")
 
 Announce = Callable[[str, Address], None]
 Close = Callable[[], Awaitable[None]]
@@ -64,6 +63,14 @@ class Unlogged:
 
     async def append(self, entries: Sequence[Mapping[str, Any]]) -> int:
         raise Permanent("no-log", "this process does not write the log")
+
+
+def our_version() -> str:
+    """Of the installed distribution."""
+    try:
+        return version("groundwire")
+    except PackageNotFoundError:  # run from its source
+        return "unknown"
 
 
 def now() -> datetime:
@@ -182,7 +189,7 @@ async def serve(
     """Runs one long-running command until it is stopped: the receiver (``hooks``), the named
     lanes, or both. Raises `ConfigurationError` and ``serve.Failed``."""
     _needs(settings, hooks=hooks, lanes=lanes)
-    metrics = Metrics(settings.sources, version=VERSION)
+    metrics = Metrics(settings.sources, version=our_version())
     queue, store = make_queue(settings), make_store(settings)
     closing: list[Close] = []
     platforms = make_platforms(settings, closing)
@@ -225,7 +232,7 @@ def _needs(settings: Settings, *, hooks: bool, lanes: Sequence[str]) -> None:
 
 def _started(settings: Settings, command: str) -> Record:
     fields = {
-        "version": VERSION,
+        "version": our_version(),
         "configuration_sha256": settings.fingerprint(),
         "command": command,
     }

@@ -15,7 +15,14 @@ from contextlib import AbstractContextManager
 from typing import TextIO
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.process_collector import ProcessCollector
 from structlog.contextvars import bound_contextvars
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -48,6 +55,7 @@ class Metrics:
         self._sources = frozenset(sources)
         self._reasons: set[str] = set()
         self._now = now
+        disable_created_metrics()  # a second series of each, that nobody asks for
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self._build = _gauge(registry, "build_info", "Always 1; the version", "version")
