@@ -107,6 +107,17 @@ async def test_one_task_s_failure_is_its_own_and_never_an_empty_result(
     assert "Ada" not in str(error)
 
 
+async def test_the_key_follows_no_redirect() -> None:
+    simulator = SimulatedRedBrick()
+    task_id = simulator.create_task("study01")
+    there = Fault(Kind.STATUS, status=307, headers={"Location": "/graphql/"})
+    simulator.faults.add("taskSDK", there)
+    with pytest.raises(Transient) as raised:
+        await answer(simulator, task_id)
+    assert raised.value.reason == "platform-address"
+    assert simulator.counters["taskSDK"] == 1
+
+
 async def test_a_refused_query_is_permanent() -> None:
     simulator = SimulatedRedBrick()
     task_id = simulator.create_task("study01")
