@@ -9,7 +9,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
@@ -117,9 +117,12 @@ def test_a_little_off_a_half_turn_is_in_the_sform_only() -> None:
 def test_a_qform_read_alone_is_the_place_nibabel_reads(affine: NDArray[np.float64]) -> None:
     image = nibabel.Nifti1Image(LABELS, None)  # type: ignore[no-untyped-call]
     image.set_qform(affine, code=1)  # type: ignore[no-untyped-call]
+    header: Any = image.header
+    parts = [float(header[f"quatern_{part}"]) for part in "bcd"]
+    assume(sum(part * part for part in parts) < 1 - 1e-6)  # nearer a half turn, readers differ
     label_map = read_label_map(image.to_bytes())
     assert label_map.geometry == "qform"
-    assert np.allclose(label_map.affine, affine, rtol=1e-4, atol=1e-3)
+    assert np.allclose(label_map.affine, header.get_qform(), rtol=1e-5, atol=1e-4)
 
 
 @settings(deadline=None, max_examples=60)
