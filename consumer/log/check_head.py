@@ -35,7 +35,7 @@ async def check_head(
     old = read_checkpoint(older) if older else None
     stored = await store.read(CHECKPOINT)  # before head, which may then only be newer
     head = await _head(store, findings)
-    verifier = await _verifier(store, findings, given, head)
+    verifier = await _verifier(store, findings, given, head, published=stored is not None)
     tree = _tree(stored.data, findings, verifier) if stored else None
     if tree is None and head is not None:
         tree = await _unpublished(store, findings, head, missing=stored is None)
@@ -62,14 +62,19 @@ async def _head(store: Store, findings: Findings) -> Head | None:
 
 
 async def _verifier(
-    store: Store, findings: Findings, given: Verifier | None, head: Head | None
+    store: Store,
+    findings: Findings,
+    given: Verifier | None,
+    head: Head | None,
+    *,
+    published: bool,
 ) -> Verifier | None:
     """The key given, else the one in the store; every place that names a key must agree."""
     stored = await store.read(VKEY)
     own: Verifier | None = None
-    if stored is None:
+    if stored is None and published:
         findings.add(VKEY, "it is missing")
-    else:
+    elif stored is not None:
         try:
             own = Verifier.from_vkey(stored.data.decode())
         except ValueError:
@@ -128,7 +133,7 @@ async def _check_stage(store: Store, findings: Findings, head: Head, size: int) 
     staged = await store.read(head.stage)
     if staged is None:
         current = await store.read(CHECKPOINT)  # a writer may just have published it
-        if current is None or current.data == b"" or not _reaches(current.data, head.size):
+        if current is None or not _reaches(current.data, head.size):
             findings.add(head.stage, "head names this batch, and it is not there")
         return
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +14,6 @@ from consumer.model import Manifest, Pointer, decode, digest
 from consumer.ports import Store
 
 _Task = tuple[str, str, str]  # source, project, task
-_TAXONOMIES = "taxonomies/"
 _NOTES = "notes/"
 
 
@@ -32,7 +30,6 @@ class LakeCheck:
         self._manifests: dict[str, tuple[str, int]] = {}  # sha256, index of the first entry
         self._erased: set[str] = set()
         self._referenced: set[str] = set()
-        self._taxonomies: dict[str, str] = {}  # sha256: a manifest that names it
         self._files = 0
         self._size_bytes = 0
 
@@ -60,7 +57,7 @@ class LakeCheck:
         await self._pointers(keys)
         for key, (sha256, index) in self._manifests.items():
             await self._manifest(key, sha256, index)
-        await self._named_by_hash(keys)
+        await self._notes(keys)
         counts = Counts(
             tasks=len(self._newest),
             revisions=len(self._manifests),
@@ -135,10 +132,21 @@ class LakeCheck:
         except (msgspec.DecodeError, UnicodeDecodeError):
             self._findings.add(key, "it is no manifest", entry=entry)
             return
-        if manifest.taxonomy:
-            self._taxonomies.setdefault(manifest.taxonomy, key)
+        if manifest.taxonomy and manifest.taxonomy_key:
+            await self._taxonomy(manifest.taxonomy_key, manifest.taxonomy, key)
         for file in manifest.files:
             await self._file(file.key, file.sha256, file.size, key)
+
+    async def _taxonomy(self, key: str, sha256: str, manifest: str) -> None:
+        """Shared by revisions; each is read once."""
+        if key in self._referenced:
+            return
+        self._referenced.add(key)
+        stored = await self._store.read(key)
+        if stored is None:
+            self._missing(key, f"{manifest} names this taxonomy, and it is missing", None)
+        elif digest(stored.data) != sha256:
+            self._findings.add(key, f"it does not have the hash in {manifest}")
 
     async def _file(self, key: str, sha256: str, size: int, manifest: str) -> None:
         """Files of equal bytes are shared by revisions; each is read once."""
@@ -160,27 +168,21 @@ class LakeCheck:
         else:
             self._findings.add(key, problem, entry=entry)
 
-    async def _named_by_hash(self, keys: list[str]) -> None:
-        """Taxonomies and notes are named by their bytes' hash. A note may have been erased."""
+    async def _notes(self, keys: list[str]) -> None:
+        """Notes are named by their bytes' hash. One that is gone may have been erased."""
         for key in keys:
-            if not key.startswith((_TAXONOMIES, _NOTES)):
+            if not key.startswith(_NOTES):
                 continue
             stored = await self._store.read(key)
-            name = _stem(key)
-            if stored is not None and hashlib.sha256(stored.data).hexdigest() != name:
+            if stored is not None and digest(stored.data) != _stem(key):
                 self._findings.add(key, "its bytes do not have the hash in its name")
-            if key.startswith(_NOTES) or self._taxonomies.pop(name, ""):
-                self._referenced.add(key)
-        for name, manifest in self._taxonomies.items():
-            problem = f"{manifest} names this taxonomy, and it is missing"
-            self._missing(f"{_TAXONOMIES}{name}.json", problem, None)
 
     def _unreferenced(self, key: str) -> bool:
         if key.startswith(STAGE):
             return True
         parts = key.split("/")
-        ours = len(parts) > 3 and parts[1] == "tasks" and not key.startswith(LOG)
-        if ours or key.startswith(_TAXONOMIES):
+        folder = parts[1] if len(parts) > 2 else ""
+        if folder in ("tasks", "taxonomies") and not key.startswith(LOG):
             return key not in self._referenced and not _is_pointer(key)
         known = key in (HEAD, CHECKPOINT, VKEY) or key.startswith((TILES, IDS))
         return key.startswith(LOG) and not known

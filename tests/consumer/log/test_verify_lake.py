@@ -1,0 +1,162 @@
+"""Verification holds the lake against the log: manifests, files, pointers, and what is over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from consumer.log.verify import verify
+from consumer.model import Change
+from tests.consumer.log.lakes import Lake
+from tests.consumer.log.logs import SIGNER
+from tests.fakes_store import FakeStore
+
+VKEY = SIGNER.verifier.vkey
+
+
+async def small_lake() -> Lake:
+    lake = Lake()
+    await lake.export("one", b"mask of one")
+    await lake.export("two", b"mask of two")
+    await lake.export("one", b"better mask of one")
+    return lake
+
+
+async def places(store: FakeStore, **options: Any) -> list[str]:
+    return [finding.place for finding in (await verify(store, vkey=VKEY, **options)).findings]
+
+
+async def test_a_lake_as_the_log_says_is_ok_and_counted() -> None:
+    found = await verify((await small_lake()).store, vkey=VKEY)
+    assert found.ok, found.findings
+    assert found.unreferenced == ()
+    counts = found.counts
+    assert (counts.tasks, counts.revisions, counts.files) == (2, 3, 3)
+
+
+async def test_every_flipped_byte_of_a_file_manifest_or_taxonomy_is_found_and_named() -> None:
+    store = (await small_lake()).store
+    for key in sorted(store.objects):
+        if key.startswith("log/") or key.endswith("current.json"):
+            continue
+        data = store.objects[key]
+        for position in range(len(data)):
+            store.objects[key] = (
+                data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :]
+            )
+            assert key in await places(store), f"{key} byte {position}"
+        store.objects[key] = data
+
+
+async def test_every_missing_object_of_the_lake_is_found() -> None:
+    store = (await small_lake()).store
+    for key in sorted(key for key in store.objects if not key.startswith("log/")):
+        data = store.objects.pop(key)
+        found = await verify(store, vkey=VKEY)
+        assert not found.ok, key
+        if not key.endswith("current.json"):
+            assert key in [finding.place for finding in found.findings]
+        store.objects[key] = data
+
+
+async def test_a_missing_pointer_names_its_task_and_newest_entry() -> None:
+    store = (await small_lake()).store
+    del store.objects["p/tasks/one/current.json"]
+    (finding,) = (await verify(store, vkey=VKEY)).findings
+    assert (finding.place, finding.entry) == ("p/tasks/", 2)
+    assert "task one of s" in finding.problem
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sequence": 7},
+        {"stage": "Label"},
+        {"ground_truth": False},
+        {"change": Change.MOVED},
+        {"revision": "0"},
+        {"manifest": None},
+        {"label_version": "9"},
+        {"recipe": "9"},
+        {"task": "three"},
+    ],
+)
+async def test_a_pointer_that_was_altered_is_found(change: dict[str, Any]) -> None:
+    lake = await small_lake()
+    pointer = msgspec.structs.replace(lake.pointers["one"], **change)
+    lake.store.objects["p/tasks/one/current.json"] = msgspec.json.encode(pointer)
+    assert "p/tasks/one/current.json" in await places(lake.store)
+
+
+async def test_a_pointer_altered_in_itself_and_its_outcome_contradicts_the_log() -> None:
+    lake = await small_lake()
+    pointer = lake.pointers["one"]
+    move = msgspec.structs.replace(pointer.outcome.move, stage="Label")
+    outcome = msgspec.structs.replace(pointer.outcome, move=move)
+    forged = msgspec.structs.replace(pointer, stage="Label", outcome=outcome)
+    lake.store.objects["p/tasks/one/current.json"] = msgspec.json.encode(forged)
+    (finding,) = (await verify(lake.store, vkey=VKEY)).findings
+    assert finding.problem == "entry 2 of the log differs in stage"
+
+
+async def test_a_pointer_that_was_put_back_is_found() -> None:
+    lake = await small_lake()
+    key = "p/tasks/two/current.json"
+    before = lake.store.objects[key]
+    await lake.export("two", b"another")
+    lake.store.objects[key] = before
+    (finding,) = (await verify(lake.store, vkey=VKEY)).findings
+    assert finding.place == key
+    assert "at move 1, entry 3 of the log at 2" in finding.problem
+
+
+async def test_a_pointer_ahead_of_the_log_is_a_note_and_its_files_are_checked() -> None:
+    lake = await small_lake()
+    await lake.export("two", b"not logged yet", logged=False)
+    found = await verify(lake.store, vkey=VKEY)
+    assert found.ok, found.findings
+    assert found.unreferenced == ()
+    assert len(found.notes) == 1
+    assert "move 2 is not in the log yet" in found.notes[0]
+
+
+async def test_what_nothing_names_is_listed_and_no_error() -> None:
+    store = (await small_lake()).store
+    strays = ["p/tasks/one/files/00/B.nii.gz", "p/tasks/one/revisions/00.json"]
+    for key in strays:
+        await store.create(key, b"x")
+    await store.create("p/tasks.json", b"the mirror's")
+    await store.create("p/segmentations/study/A.nii.gz", b"the mirror's")
+    found = await verify(store, vkey=VKEY)
+    assert found.ok, found.findings
+    assert list(found.unreferenced) == strays
+
+
+async def test_an_erased_note_is_fine_and_an_altered_one_is_found() -> None:
+    lake = await small_lake()
+    name = "notes/" + "0" * 64 + ".json"
+    await lake.store.create(name, b"{}")
+    assert await places(lake.store) == [name]
+    del lake.store.objects[name]
+    assert (await verify(lake.store, vkey=VKEY)).ok
+
+
+async def test_an_erased_file_is_a_note_when_the_log_says_so() -> None:
+    lake = await small_lake()
+    key = next(key for key in lake.store.objects if key.startswith("p/tasks/two/files/"))
+    del lake.store.objects[key]
+    assert await places(lake.store) == [key]
+    await lake.log.append([{"id": "erased:1", "kind": "erased", "key": key}])
+    found = await verify(lake.store, vkey=VKEY)
+    assert found.ok
+    assert found.notes == (f"{key} was erased, as the log says",)
+
+
+async def test_the_lake_can_be_left_out() -> None:
+    lake = await small_lake()
+    key = next(key for key in lake.store.objects if key.startswith("p/tasks/two/files/"))
+    lake.store.objects[key] = b"other"
+    assert await places(lake.store) == [key]
+    assert await places(lake.store, lake=False) == []
