@@ -46,6 +46,10 @@ class FakeStore:
     _created: dict[str, bytes] = field(default_factory=dict)  # for ever, deleted or not
     _held: dict[str, list[bytes]] = field(default_factory=dict)  # by swapped key
 
+    def verbs(self) -> list[tuple[str, str]]:
+        """The calls as (verb, key), for tests about what comes before what."""
+        return [(call.verb, call.key) for call in self.calls]
+
     async def read(self, key: str) -> Stored | None:
         self._called(Call("read", key))
         data = self.objects.get(key)
@@ -92,10 +96,6 @@ class FakeStore:
     async def delete(self, key: str) -> None:
         self._called(Call("delete", key))
         self.objects.pop(key, None)
-
-    def verbs(self) -> list[tuple[str, str]]:
-        """The calls as (verb, key), for tests about what comes before what."""
-        return [(call.verb, call.key) for call in self.calls]
 
     def assert_sound(self) -> None:
         """Nothing was done that a store must not be asked to do."""

@@ -18,6 +18,8 @@ class Verdict(Enum):
     FAIL_BEFORE = auto()  # 503, the server hears nothing
     FAIL_AFTER = auto()  # the server does it, then 500
     BUSY_AFTER = auto()  # the server does it, then 503
+    DAMAGE = auto()  # the last byte of the body arrives as another
+    GONE = auto()  # 404, as AWS answers a conditional write to an object that is not there
     RACE = auto()  # 409, as S3 says when two conditional writes meet
     CUT_ANSWER = auto()  # the answer ends in the middle
     STALL = auto()  # taken, never answered, the server hears nothing
@@ -30,6 +32,7 @@ _DOES = {
     Verdict.FAIL_AFTER,
     Verdict.BUSY_AFTER,
     Verdict.CUT_ANSWER,
+    Verdict.DAMAGE,
     Verdict.STALL_AFTER,
 }
 _STALLS = {Verdict.STALL, Verdict.STALL_AFTER}
@@ -37,6 +40,7 @@ _ANSWERS = {
     Verdict.FAIL_BEFORE: ("503 Service Unavailable", "ServiceUnavailable"),
     Verdict.FAIL_AFTER: ("500 Internal Server Error", "InternalError"),
     Verdict.BUSY_AFTER: ("503 Service Unavailable", "SlowDown"),
+    Verdict.GONE: ("404 Not Found", "NoSuchKey"),
     Verdict.RACE: ("409 Conflict", "ConditionalRequestConflict"),
 }
 
@@ -96,6 +100,8 @@ class HttpProxy:
         verdicts = self._verdicts.get(method)
         verdict = verdicts.popleft() if verdicts else Verdict.PASS
         self.requests.append((method, verdict))
+        if verdict is Verdict.DAMAGE:
+            body = body[:-1] + bytes([body[-1] ^ 1])
         answer = b""
         if verdict in _DOES:
             answer = await self._forward(
@@ -133,5 +139,5 @@ def _error(status: str, code: str) -> bytes:
     body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>no</Message></Error>"
     return (
         f"HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nConnection: close\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n{body}"
+        f"Retry-After: 7\r\nContent-Length: {len(body)}\r\n\r\n{body}"
     ).encode()

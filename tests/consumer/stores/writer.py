@@ -40,10 +40,10 @@ async def race(store: Store, key: str, name: str, *, once: bool) -> bool:
     return True
 
 
-async def count(store: Store, key: str, name: str) -> int:
-    """Adds one to a number, ``TURNS`` times; how often another writer was first."""
+async def count(store: Store, key: str, name: str, turns: int = TURNS) -> int:
+    """Adds one to a number, ``turns`` times; how often another writer was first."""
     lost = 0
-    for turn in range(TURNS):
+    for turn in range(turns):
         while True:
             found = await store.read(key)
             number = json.loads(found.data)["number"] if found else 0
@@ -58,6 +58,8 @@ async def count(store: Store, key: str, name: str) -> int:
 
 async def work(store: Store, job: str, process: str) -> object:
     names = [f"{process}-{number}" for number in range(WRITERS)]
+    if job == "count-on":  # until it is killed
+        await asyncio.gather(*(count(store, "counter", name, 10**9) for name in names))
     if job == "count":
         return sum(await asyncio.gather(*(count(store, "counter", name) for name in names)))
     won = await asyncio.gather(
