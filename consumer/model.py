@@ -247,6 +247,7 @@ class Manifest(_Value, frozen=True, omit_defaults=False):
     project: str
     task: str
     taxonomy: str | None  # sha256 of the stored taxonomy
+    taxonomy_key: str | None
     files: tuple[FileRef, ...]
     empty: tuple[str, ...] = ()  # series approved with nothing drawn, whose grid nobody told
     format: int = FORMAT

@@ -80,11 +80,13 @@ async def write_revision(
     for slot, file in zip(slots, masks, strict=True):
         _name_in(document, slot.document, file.key)
     known = {file.key for file in before.files} if before else set()
+    taxonomy = await _write_taxonomy(snapshot, project, before, ports)
     manifest = Manifest(
         source=snapshot.source,
         project=snapshot.project,
         task=snapshot.task,
-        taxonomy=await _write_taxonomy(snapshot, project, before, ports),
+        taxonomy=taxonomy,
+        taxonomy_key=layout.taxonomy_key(project, taxonomy) if taxonomy else None,
         files=tuple(
             sorted(
                 [await _write_document(snapshot, project, document, known, ports), *masks],
