@@ -1,61 +1,59 @@
-"""The composition root: settings become adapters, ports and processes; only here are adapters and
-handlers named.
-"""
+"""The composition root: adapters become ports, ports become processes."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
+from consumer import check
 from consumer.admin import Admin
+from consumer.app_adapters import (
+    HANDLERS,
+    LANES,
+    Close,
+    FullQueue,
+    make_log,
+    make_platforms,
+    make_queue,
+    make_store,
+    now,
+    our_version,
+    project_key,
+    public_key,
+    read_signer,
+)
+from consumer.check import Checked
 from consumer.dispatch import Dispatcher
-from consumer.download import Downloader
 from consumer.errors import Permanent, Transient
 from consumer.gather import Gatherer
 from consumer.listener import Listener
-from consumer.log.locate import owner
 from consumer.log.log import TileLog
-from consumer.log.note import BadNote, Signer, load_key, new_key
-from consumer.model import LaneSpec, Record, TaskKey
-from consumer.platforms.labelbox import Labelbox
-from consumer.platforms.redbrick import RedBrick
-from consumer.ports import DeadLetters, Handler, Platform, Ports, Queue, Store
-from consumer.queues.rabbitmq import RabbitQueue
-from consumer.queues.sqlite import SqliteQueue
+from consumer.model import Record
+from consumer.ports import Ports
 from consumer.receive import Limits, Receiver
 from consumer.retry import Policy, backoff_s
 from consumer.serve import Loop, Process, pause
 from consumer.settings import ConfigurationError, Settings
-from consumer.settings_model import LabelboxSource, RedBrickSource, Source
 from consumer.settings_values import Address
-from consumer.stores.directory import DirectoryStore
-from consumer.stores.s3 import S3Store
 from consumer.telemetry import Metrics, logger
 from consumer.timed import Timed
-from handlers import audit, export, layout
 
-HANDLERS: Mapping[str, Handler] = {"export": export, "audit": audit}
-LANES: tuple[LaneSpec, ...] = tuple(handler.LANE for handler in HANDLERS.values())
+__all__ = [
+    "HANDLERS",
+    "LANES",
+    "FullQueue",
+    "checks",
+    "make_queue",
+    "make_store",
+    "now",
+    "public_key",
+    "serve",
+]
 
 Announce = Callable[[str, Address], None]
-Close = Callable[[], Awaitable[None]]
-
-
-class FullQueue(Queue, DeadLetters, Protocol):
-    """What every queue adapter implements."""
-
-
-class CheckedStore(Store, Protocol):
-    """What every store adapter implements."""
-
-    async def check(self) -> None:
-        """Raises what is wrong with the store, a write tried included."""
 
 
 class Unlogged:
@@ -63,118 +61,6 @@ class Unlogged:
 
     async def append(self, entries: Sequence[Mapping[str, Any]]) -> int:
         raise Permanent("no-log", "this process does not write the log")
-
-
-def our_version() -> str:
-    """Of the installed distribution."""
-    try:
-        return version("groundwire")
-    except PackageNotFoundError:  # run from its source
-        return "unknown"
-
-
-def now() -> datetime:
-    return datetime.now(UTC)
-
-
-def make_queue(settings: Settings) -> FullQueue:
-    """The queue with all its lanes; not open yet."""
-    if settings.queue.scheme == "sqlite":
-        return SqliteQueue(settings.queue.path, LANES)
-    password, ca = settings.queue_password, settings.queue_ca_file
-    return RabbitQueue(
-        settings.queue.url,
-        LANES,
-        prefix=settings.queue_prefix,
-        declare=settings.declare,
-        password=password.reveal() if password else None,
-        ca=ca.read_text() if ca else None,
-    )
-
-
-def make_store(settings: Settings) -> CheckedStore:
-    if settings.lake.scheme == "file":
-        return DirectoryStore(settings.lake.path)
-    bucket, prefix = settings.lake.bucket
-    return S3Store(bucket, prefix, endpoint=settings.lake_endpoint or None)
-
-
-def make_platforms(settings: Settings, closing: list[Close]) -> dict[str, Platform]:
-    """The platforms by their source's name; what closes them is added to ``closing``."""
-    sources = settings.sources.items()
-    return {name: _platform(name, source, settings, closing) for name, source in sources}
-
-
-def _platform(name: str, source: Source, settings: Settings, closing: list[Close]) -> Platform:
-    downloader = Downloader(
-        hosts=frozenset(source.download_hosts),
-        max_bytes=settings.work.max_download_bytes,
-        timeout_s=settings.work.download_timeout_s,
-    )
-    secrets = [secret.reveal().encode() for secret in source.secrets]
-    made: Labelbox | RedBrick
-    match source:
-        case LabelboxSource():
-            made = Labelbox(
-                source=name,
-                secrets=secrets,
-                api_key=source.api_key.reveal(),
-                api_url=source.api_url,
-                projects=source.projects,
-                export_params=source.export_params.model_dump(),
-                downloader=downloader,
-                clock=now,
-            )
-        case RedBrickSource():
-            made = RedBrick(
-                name,
-                secrets=secrets,
-                api_key=source.api_key.reveal(),
-                api_url=source.api_url,
-                organization=source.organization,
-                projects=source.projects,
-                ground_truth_stages=source.ground_truth_stages,
-                downloader=downloader,
-                clock=now,
-            )
-    closing += [made.close, downloader.close]
-    return made
-
-
-def project_key(key: TaskKey) -> str:
-    """Both platforms' project ids are unique in the world."""
-    return layout.project_key(key.source, key.project, unique=True)
-
-
-async def make_signer(settings: Settings, store: Store) -> Signer:
-    """The log's key. On one machine it is made outside the lake at the first start, unless there
-    is a log already. Raises `ConfigurationError`; ``Transient`` when the lake cannot be read."""
-    given = settings.log.key
-    try:
-        if given is not None:
-            return Signer.from_text(given.reveal())
-        path = settings.log_key_file
-        if path.exists():
-            return load_key(path)
-        if not settings.embedded:
-            raise ConfigurationError(
-                ["log.key: is missing; make one with `groundwire key new` and keep it safe"]
-            )
-        if await owner(store) is not None:
-            raise ConfigurationError(
-                [f"log.key: the lake has a log, but its key {path} is gone; bring it back"]
-            )
-        return new_key(path, settings.log.origin)
-    except (BadNote, Permanent) as error:
-        raise ConfigurationError([f"log.key: {error}"]) from error
-
-
-async def make_log(settings: Settings, store: Store) -> TileLog:
-    """Opened by whoever writes to it."""
-    index = settings.log_index_file
-    index.parent.mkdir(parents=True, exist_ok=True)
-    signer = await make_signer(settings, store)
-    return TileLog(store, signer=signer, origin=settings.log.origin, index_path=index, clock=now)
 
 
 async def serve(
@@ -325,6 +211,20 @@ async def _open_log(log: TileLog, policy: Policy, stop: asyncio.Event) -> None:
             return
 
 
-def key_path(settings: Settings) -> Path:
-    """Where ``groundwire key new`` puts a key unless told otherwise."""
-    return settings.log_key_file
+async def checks(settings: Settings) -> AsyncIterator[Checked]:
+    """Everything that is configured, tried one after the other."""
+    store = make_store(settings)
+    yield await check.queue_check(make_queue(settings), settings.queue.shown)
+    yield await check.store_check(store.check, settings.lake.shown)
+    yield await check.log_check(lambda: read_signer(settings, store), store)
+    closing: list[Close] = []
+    platforms = make_platforms(settings, closing)
+    if not platforms:
+        yield Checked("sources", False, "there is none", "Add [sources.NAME].")
+    try:
+        for name, platform in platforms.items():
+            source = settings.sources[name]
+            yield await check.platform_check(platform, source.projects, source.api_url)
+    finally:
+        for close in closing:
+            await close()

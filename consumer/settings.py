@@ -19,6 +19,7 @@ from pydantic import Field, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails
 
 from consumer.model import ExportRules, canonical, digest
+from consumer.settings_across import across, places
 from consumer.settings_model import (
     SOURCE_KINDS,
     Admin,
@@ -37,8 +38,6 @@ from consumer.settings_values import (
     QueuePlace,
     Secret,
     SecretValue,
-    read_address,
-    split_names,
 )
 
 PREFIX = "GROUNDWIRE_"
@@ -145,11 +144,33 @@ def load(file: Path | None, environ: Mapping[str, str] = os.environ) -> Settings
         settings = Settings.model_validate(raw, context=environ)
     except ValidationError as error:
         mistakes += _sentences(error.errors())
-    mistakes += _across(raw)
+    mistakes += across(raw)
     if settings is not None:
-        mistakes += _places(settings)
+        mistakes += places(settings)
     if mistakes or settings is None:
         raise ConfigurationError(sorted(set(mistakes)))
+    return settings
+
+
+def load_lake(
+    file: Path | None, lake: str | None, environ: Mapping[str, str] = os.environ
+) -> Settings:
+    """Of the settings, only where the lake is (``lake``, if given) and the log's origin: whoever
+    reads the lake needs no secret. Raises `ConfigurationError`."""
+    mistakes: list[str] = []
+    raw = _merge(_read(file, mistakes), _environment(environ, mistakes))
+    only: dict[str, Any] = {name: raw[name] for name in ("lake", "lake_endpoint") if name in raw}
+    log = raw.get("log")
+    if isinstance(log, dict) and "origin" in log:
+        only["log"] = {"origin": log["origin"]}
+    if lake is not None:
+        only["lake"] = lake
+    try:
+        settings = Settings.model_validate(only)
+    except ValidationError as error:
+        raise ConfigurationError([*mistakes, *_sentences(error.errors())]) from error
+    if mistakes:
+        raise ConfigurationError(mistakes)
     return settings
 
 
@@ -256,70 +277,6 @@ def _meant(loc: Sequence[Any]) -> str:
 def _sections() -> list[type[Section]]:
     kinds = (field.annotation for field in Settings.model_fields.values())
     return [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)]
-
-
-def _across(raw: Mapping[str, Any]) -> list[str]:
-    """Mistakes between keys, sought in what was written so that no other mistake hides them."""
-    mistakes = _shared_projects(raw.get("sources"))
-    admin = raw.get("admin")
-    if isinstance(admin, Mapping) and not admin.get("token"):
-        try:
-            address = read_address(admin.get("listen", "127.0.0.1:9090"))
-        except ValueError:
-            return mistakes  # reported already
-        if not address.loopback:
-            mistakes.append(
-                f"admin.token: is missing, and admin.listen = {address} is not on loopback"
-            )
-    return mistakes
-
-
-def _shared_projects(sources: Any) -> list[str]:
-    mistakes: list[str] = []
-    owner: dict[str, str] = {}
-    accounts: dict[tuple[str, ...], list[tuple[str, bool]]] = {}
-    tables = sources.items() if isinstance(sources, Mapping) else ()
-    for name, source in tables:
-        projects = split_names(source.get("projects", ["*"])) if isinstance(source, Mapping) else 0
-        if not isinstance(projects, list):
-            continue  # reported already
-        key = f"sources.{name}.projects"
-        if "*" in projects and len(projects) > 1:
-            mistakes.append(f'{key}: "*" is every project; leave out the others')
-        for project in dict.fromkeys(map(str, projects)):
-            other = owner.setdefault(project, name)
-            if project != "*" and other != name:
-                mistakes.append(f"{key}: project {project} belongs to sources.{other} already")
-        account = tuple(
-            str(source.get(k)) for k in ("platform", "api_url", "api_key", "organization")
-        )
-        for other, other_all in accounts.get(account, ()):
-            if "*" in projects or other_all:
-                mistakes.append(
-                    f'{key}: "*" meets sources.{other}, which has the same account: name them'
-                )
-        accounts.setdefault(account, []).append((name, "*" in projects))
-    return mistakes
-
-
-def _places(settings: Settings) -> list[str]:
-    mistakes: list[str] = []
-    authority = settings.queue_ca_file
-    if authority is not None and not authority.is_file():
-        mistakes.append(f"queue_ca: {authority} is no file that can be read")
-    if settings.lake.scheme != "file":
-        return mistakes
-    lake = settings.lake.path
-    if settings.queue.scheme == "sqlite" and settings.queue.path.is_relative_to(lake):
-        mistakes.append("queue: lies inside the lake; put it elsewhere")
-    if settings.log_index_file.absolute().is_relative_to(lake):
-        mistakes.append("log.index: lies inside the lake; put it elsewhere")
-    key = settings.log.key
-    if key and key.reference.startswith("file:"):
-        path = Path(key.reference.removeprefix("file:")).absolute()
-        if path.is_relative_to(lake):
-            mistakes.append("log.key: lies inside the lake; put it elsewhere")
-    return mistakes
 
 
 __all__ = ["ConfigurationError", "Secret", "Settings", "load"]

@@ -91,6 +91,11 @@ class Place:
     def password(self) -> str | None:
         return urlsplit(self.url).password
 
+    @property
+    def shown(self) -> str:
+        """For a person: the path, or the URL."""
+        return str(self.path if self.scheme in ("file", "sqlite") else self)
+
     def __str__(self) -> str:
         """The URL without password and query."""
         if self.scheme in ("file", "sqlite"):

@@ -1,0 +1,123 @@
+"""``groundwire check``: connects to everything that is configured, and says in plain words what is
+wrong and what to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from consumer.errors import GroundwireError, Permanent, Transient
+from consumer.log.locate import owner
+from consumer.log.note import Signer
+from consumer.model import TaskKey
+from consumer.ports import Platform, Queue, Store
+
+CHECK_S = 30.0  # for one of them
+NOBODY = "groundwire-check"  # a task (and project) that no platform has
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One thing that was tried; ``advice`` says what to do when it is not ``ok``."""
+
+    what: str
+    ok: bool
+    said: str
+    advice: str = ""
+
+
+async def attempt(what: str, doing: Callable[[], Awaitable[str]], advice: str) -> Checked:
+    """What came of it; never raises for what may be wrong out there."""
+    try:
+        async with asyncio.timeout(CHECK_S):
+            return Checked(what, True, await doing())
+    except TimeoutError:
+        return Checked(what, False, f"no answer within {CHECK_S:g} s", advice)
+    except GroundwireError as error:
+        return Checked(what, False, error.message, ADVICE.get(error.reason, advice))
+    except OSError as error:
+        return Checked(what, False, error.strerror or type(error).__name__, advice)
+    except Exception as error:
+        return Checked(what, False, f"unexpected {type(error).__name__}", advice)
+
+
+def queue_check(queue: Queue, where: str) -> Awaitable[Checked]:
+    async def doing() -> str:
+        try:
+            await queue.open()
+            await queue.ready()
+        finally:
+            await queue.close()
+        return f"{where} takes messages"
+
+    return attempt(
+        "queue", doing, "Look at `queue`: is the server up, the user known, may it write?"
+    )
+
+
+def store_check(probe: Callable[[], Awaitable[None]], where: str) -> Awaitable[Checked]:
+    async def doing() -> str:
+        await probe()
+        return f"{where} can be written, read, listed and deleted from"
+
+    return attempt("lake", doing, "Look at `lake`, its credentials, and what they may do there.")
+
+
+def platform_check(platform: Platform, projects: Sequence[str], where: str) -> Awaitable[Checked]:
+    """Asks for a task that nobody has: the answer tells whether the key is good, and whether the
+    projects can be read."""
+
+    async def doing() -> str:
+        for project in projects:
+            await _project(platform, project)
+        named = [project for project in projects if project != "*"]
+        read = f", {len(named)} project(s) can be read" if named else ""
+        return f"{where} answers, the API key is good{read}"
+
+    what = f"sources.{platform.source}"
+    return attempt(what, doing, "Look at its api_url, api_key and projects.")
+
+
+async def _project(platform: Platform, project: str) -> None:
+    known = project != "*"
+    key = TaskKey(source=platform.source, project=project if known else NOBODY, task=NOBODY)
+    try:
+        answer = (await platform.fetch([key]))[key]
+        if known and isinstance(answer, Transient | Permanent):
+            raise answer
+    except (Transient, Permanent) as error:
+        if isinstance(error, Transient) and error.shared:
+            raise
+        if known:
+            raise Permanent(error.reason, f"project {project}: {error.message}") from error
+
+
+def log_check(signer: Callable[[], Awaitable[Signer | None]], store: Store) -> Awaitable[Checked]:
+    async def doing() -> str:
+        found = await signer()
+        if found is None:
+            return "the first start makes a key outside the lake"
+        mine = found.verifier.vkey
+        theirs = await owner(store)
+        if theirs is None:
+            return f"the log begins with the first entry; its public key is {mine}"
+        if theirs != mine:
+            raise Permanent(
+                "log-key", f"the log in the lake was begun with the key {theirs}, yours is {mine}"
+            )
+        return f"the key is the log's own: {mine}"
+
+    return attempt(
+        "log", doing, "Look at [log] key and origin; make a key with `groundwire key new`."
+    )
+
+
+ADVICE = {
+    "log-key": "Give the key that the log was begun with, or another lake: a log has one key.",
+    "platform-credentials": "Make a new API key on the platform and put it where api_key points.",
+    "platform-refused": "Make a new API key on the platform and put it where api_key points.",
+    "platform-unreachable": "Look at api_url, and whether this machine may reach that address.",
+    "store-not-conditional": "Use an S3 server that honours If-Match and If-None-Match on writes.",
+}

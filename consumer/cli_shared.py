@@ -1,0 +1,115 @@
+"""What the commands share: options, the configuration, running, and how a command ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+if TYPE_CHECKING:
+    from consumer.app import FullQueue
+    from consumer.settings import Settings
+
+T = TypeVar("T")
+
+FAILED, MISCONFIGURED = 1, 2  # exit codes
+
+out = Console(soft_wrap=True, highlight=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        help="The configuration file; groundwire.toml here, if there is one.",
+        envvar="GROUNDWIRE_CONFIG",
+    ),
+]
+LakeOption = Annotated[
+    str | None, typer.Option(help="The lake's URL; without it, the configured one.")
+]
+LaneOption = Annotated[str | None, typer.Option(help="Only this lane: export or audit.")]
+ReasonOption = Annotated[
+    str, typer.Option(help="Why, in your words; kept in a note that can be erased.")
+]
+ByOption = Annotated[str | None, typer.Option(help="Who does it; login@host without it.")]
+
+
+def settings(config: Path | None) -> Settings:
+    """The configuration; ends the command with every mistake of it."""
+    from consumer.settings import load
+    from consumer.telemetry import configure_logging
+
+    found = _or_end(lambda: load(config))
+    configure_logging(secrets=found.secrets(), level="WARNING")
+    return found
+
+
+def lake_settings(config: Path | None, lake: str | None) -> Settings:
+    """Of the configuration, only where the lake is: needs no secret."""
+    from consumer.settings import load_lake
+
+    return _or_end(lambda: load_lake(config, lake))
+
+
+def do(work: Coroutine[Any, Any, T]) -> T:
+    """Runs it; ends the command with a sentence when it fails as it may."""
+    return _or_end(lambda: asyncio.run(work))
+
+
+def with_queue(found: Settings, work: Callable[[FullQueue], Awaitable[T]]) -> T:
+    """Runs ``work`` with the open queue."""
+    from consumer import app as house
+    from consumer.serve import opened
+
+    async def working() -> T:
+        queue = house.make_queue(found)
+        async with opened(queue):
+            return await work(queue)
+
+    return do(working())
+
+
+def end(code: int, *sentences: str) -> NoReturn:
+    """Ends the command, saying why on standard error."""
+    for sentence in sentences:
+        err.print(f"groundwire: {escape(sentence)}")
+    raise typer.Exit(code)
+
+
+def write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        end(FAILED, f"{path} cannot be written: {error.strerror}")
+
+
+def read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        end(FAILED, f"{path} cannot be read: {error.strerror}")
+
+
+def _or_end(work: Callable[[], T]) -> T:
+    from consumer.errors import GroundwireError
+    from consumer.redact import Redactor
+    from consumer.serve import Failed
+    from consumer.settings import ConfigurationError
+
+    try:
+        return work()
+    except ConfigurationError as error:
+        end(MISCONFIGURED, *error.mistakes)
+    except (GroundwireError, Failed) as error:
+        end(FAILED, Redactor().text(str(error)))
+    except OSError as error:
+        end(FAILED, f"{error.filename or 'the system'}: {error.strerror or type(error).__name__}")
+    except KeyboardInterrupt:
+        end(130, "interrupted")
