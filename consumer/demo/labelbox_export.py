@@ -45,6 +45,7 @@ class ExportJob:
     polls_left: int
     failed: bool
     errors: list[bytes]
+    lines_lost: int = 0  # that the header counts all the same
 
     @property
     def status(self) -> str:
@@ -56,19 +57,32 @@ class ExportJob:
         return self.errors if stream_type == "ERRORS" else self.lines
 
 
-def chunk(lines: list[bytes], offset: int, limit: int) -> tuple[int, int, int, int, bytes] | None:
-    """The piece of a job's file at ``offset``: (first byte, last byte, first line, last line,
-    bytes), whole lines, at least one; None past the end."""
-    start = 0
-    for number, line in enumerate(lines):
-        if start == offset:
-            piece, last = line, number
-            while last + 1 < len(lines) and len(piece) + len(lines[last + 1]) <= limit:
-                last += 1
-                piece += lines[last]
-            return start, start + len(piece) - 1, number, last, piece
-        start += len(line)
-    return None
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of a job's file: bytes ``start`` to ``end`` and the lines it touches, inclusive."""
+
+    start: int
+    end: int
+    first_line: int
+    last_line: int
+    data: bytes
+
+
+def piece_at(lines: list[bytes], offset: int, limit: int) -> Piece | None:
+    """The piece of at most ``limit`` bytes at ``offset``; None past the end. A line may begin in
+    one piece and end in the next."""
+    file = b"".join(lines)
+    data = file[offset : offset + limit]
+    if not data:
+        return None
+    first = file.count(b"\n", 0, offset)
+    return Piece(
+        start=offset,
+        end=offset + len(data) - 1,
+        first_line=first,
+        last_line=first + data.count(b"\n", 0, len(data) - 1),
+        data=data,
+    )
 
 
 def details(params: dict[str, Any]) -> Details:

@@ -10,23 +10,30 @@ from collections import defaultdict, deque
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["status", "graphql", "rate-limit", "hang", "failed-task", "truncated", "stale"]
+Kind = Literal[
+    "status", "graphql", "null", "rate-limit", "hang", "failed-task", "line-lost", "truncated",
+    "stale",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One answer that goes wrong.
 
-    ``status``: this HTTP status, with ``retry_after`` as a header when given. ``graphql``: an
-    error with ``code`` inside a 200. ``rate-limit``: the vendor's "You have exceeded" message
-    inside a 200. ``hang``: no answer until the client goes away. ``failed-task``: the export
-    job made by this ``export`` ends FAILED. ``truncated``: half of the file or mask, as if whole.
-    ``stale``: the export made by this ``export`` sees rows as they were before their last change.
+    ``status``: this HTTP status, with ``retry_after`` and ``location`` as headers when given.
+    ``graphql``: an error with ``code`` inside a 200. ``null``: a 200 whose data is null.
+    ``rate-limit``: the vendor's "You have exceeded" message inside a 200. ``hang``: no answer
+    until the client goes away. ``truncated``: half of the file or mask, as if whole.
+
+    Of the job that this ``export`` starts: ``failed-task``: it ends FAILED. ``line-lost``: its
+    last line is lost, but its header counts it. ``stale``: it sees rows as they were before
+    their last change.
     """
 
     kind: Kind
     status: int = 500
     retry_after: str | None = None
+    location: str | None = None
     code: str = "INTERNAL_SERVER_ERROR"
     message: str = "Something went wrong"
 

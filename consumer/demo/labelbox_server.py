@@ -14,7 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
-from consumer.demo.labelbox_export import ExportJob, Refused, chunk
+from consumer.demo.labelbox_export import ExportJob, Refused, piece_at
 from consumer.demo.labelbox_faults import Fault
 from consumer.demo.labelbox_graphql import UnknownField, operation_name, select, selection
 from consumer.demo.labelbox_legacy import legacy_frames
@@ -64,12 +64,15 @@ class LabelboxServer:
             return _error("GRAPHQL_VALIDATION_FAILED", "Unknown operation", status=400)
         self.state.counters[count] += 1
         fault = self.state.faults.next(count)
-        if fault is not None and fault.kind in ("failed-task", "stale"):
+        if fault is not None and fault.kind in ("failed-task", "stale", "line-lost"):
             self.state.faults.order("export job", fault)
-        elif fault is not None:
+        elif fault is not None and fault.kind != "null":
             return await _faulty(fault)
         try:
-            data = select(answer(sent.get("variables") or {}), selection(sent["query"]))
+            wanted = selection(sent["query"])
+            if fault is not None and fault.kind == "null":
+                return web.json_response({"data": dict.fromkeys(wanted)})
+            data = select(answer(sent.get("variables") or {}), wanted)
         except Refused as refused:
             return _error(refused.code, str(refused))
         except (UnknownField, KeyError, TypeError, ValueError) as wrong:
@@ -93,21 +96,21 @@ class LabelboxServer:
 
     def _header(self, variables: dict[str, Any]) -> dict[str, Any]:
         lines = self._stream(variables)
-        header = {"totalSize": sum(map(len, lines)), "totalLines": len(lines)} if lines else None
+        told = len(lines) + self.state.jobs[variables["where"]["id"]].lines_lost
+        header = {"totalSize": sum(map(len, lines)), "totalLines": told} if lines else None
         return {"task": {"exportMetadataHeader": header}}
 
     def _offset(self, variables: dict[str, Any]) -> dict[str, Any]:
         offset = int(variables["offset"])
-        found = chunk(self._stream(variables), offset, self.state.chunk_bytes)
+        found = piece_at(self._stream(variables), offset, self.state.chunk_bytes)
         if found is None:
             return {"task": {"exportFileFromOffset": None}}
-        start, end, first, last, _ = found
         job, stream = variables["where"]["id"], variables["streamType"]
         base = self.state.file_base_url or self.state.base_url
-        url = f"{base}/export-files/{job}/{stream}/{start}?signature=simulated"
+        url = f"{base}/export-files/{job}/{stream}/{found.start}?signature=simulated"
         piece = {
-            "offsets": {"start": start, "end": end},
-            "lines": {"start": first, "end": last},
+            "offsets": {"start": found.start, "end": found.end},
+            "lines": {"start": found.first_line, "end": found.last_line},
             "file": url,
         }
         return {"task": {"exportFileFromOffset": piece}}
@@ -172,8 +175,9 @@ class LabelboxServer:
         job = self.state.jobs.get(request.match_info["job"])
         offset = int(request.match_info["offset"])
         lines = job.stream(request.match_info["stream"]) if job else []
-        found = chunk(lines, offset, self.state.chunk_bytes)
-        return await self._bytes("export file GET", found and found[4], "application/json")
+        found = piece_at(lines, offset, self.state.chunk_bytes)
+        data = None if found is None else found.data
+        return await self._bytes("export file GET", data, "application/json")
 
     async def mask(self, request: web.Request) -> web.StreamResponse:
         if not self._authorized(request):
@@ -215,7 +219,8 @@ async def _faulty(fault: Fault) -> web.StreamResponse:
         return _error(fault.code, fault.message)
     if fault.kind == "rate-limit":
         return web.json_response({"message": "You have exceeded the rate limit of 1500 requests"})
-    headers = {} if fault.retry_after is None else {"Retry-After": fault.retry_after}
+    given = {"Retry-After": fault.retry_after, "Location": fault.location}
+    headers = {name: value for name, value in given.items() if value is not None}
     return web.json_response({"message": fault.message}, status=fault.status, headers=headers)
 
 

@@ -63,6 +63,7 @@ class LabelboxState:
     ) -> None:
         self.base_url = "http://127.0.0.1"
         self.file_base_url: str | None = None  # where export files lie, when elsewhere
+        self.final_newline = True  # of an export's file
         self.export_errors: list[bytes] = []  # lines that every job reports beside its rows
         self.api_key = f"simulated-labelbox-key-{seed}"
         self.webhook_secret = f"simulated-labelbox-secret-{seed}"
@@ -240,6 +241,11 @@ class LabelboxState:
             rows = [row.before or row for row in rows]
         shown = details(request["params"])
         lines = [line for row in rows for line in self._lines(row, project, shown)]
+        lost = lines and fault is not None and fault.kind == "line-lost"
+        if lost:
+            lines.pop()
+        if lines and not self.final_newline:
+            lines[-1] = lines[-1].rstrip()
         job = ExportJob(
             id=self._id(),
             created_at=self._clock(),
@@ -247,6 +253,7 @@ class LabelboxState:
             polls_left=self.export_polls,
             failed=fault is not None and fault.kind == "failed-task",
             errors=list(self.export_errors),
+            lines_lost=int(bool(lost)),
         )
         self.jobs[job.id] = job
         return job

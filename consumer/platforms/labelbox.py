@@ -133,27 +133,27 @@ class Labelbox:
             async for entry in self._exports.rows(job):
                 entries[labelbox_legacy.row_id(entry)].append(entry)
             lacking = not set(ids) <= entries.keys()
-            absent = await self._absence(project, job) if lacking else None
+            lines = sum(map(len, entries.values()))
+            absent = await self._absence(project, job, lines) if lacking else None
         except ProjectUnreadable as error:
             return dict.fromkeys(keys, error)
-        answers: dict[TaskKey, Answer] = {
-            key: absent or Missing(source=key.source, project=key.project, task=key.task)
-            for key in keys
-            if key.task not in entries
-        }
-        there = [key for key in keys if key.task in entries]
         gate = asyncio.Semaphore(ROWS_AT_ONCE)
-        made = await asyncio.gather(*(self._answer(k, entries[k.task], gate) for k in there))
-        return answers | dict(zip(there, made, strict=True))
 
-    async def _absence(self, project: str, job: str) -> Transient | None:
+        async def one(key: TaskKey) -> Answer:
+            if key.task in entries:
+                return await self._answer(key, entries[key.task], gate)
+            return absent or Missing(source=key.source, project=key.project, task=key.task)
+
+        return dict(zip(keys, await asyncio.gather(*map(one, keys)), strict=True))
+
+    async def _absence(self, project: str, job: str, lines: int) -> Transient | None:
         """What it means that rows are absent from a job's answer: None when they are not there.
         Raises ``ProjectUnreadable``."""
         data = await self._graphql.ask(_PROJECT, {"param_0": project})
         if not isinstance(data.get("project"), dict):
             raise ProjectUnreadable
-        if await self._exports.has_errors(job):
-            return Transient("export-incomplete", "the export reports errors beside its rows")
+        if await self._exports.reports_more(job, lines):
+            return Transient("export-incomplete", "the export reports errors, or more rows")
         return None
 
     async def _answer(

@@ -243,6 +243,20 @@ def test_two_equal_items_are_two() -> None:
     assert one.id != other.id
 
 
+def test_items_are_put_in_the_order_of_their_times_and_equal_times_stay_as_listed() -> None:
+    at = "2026-05-11T18:06:1"
+    listed = [
+        {"action": "REWORK", "created_at": f"{at}7Z"},
+        {"action": "REJECT", "created_at": f"{at}7Z"},
+        {"action": "APPROVE", "created_at": f"{at}9Z"},
+        {"action": "MOVE", "created_at": f"{at}6Z"},
+    ]
+
+    actions = [item.action for item in history_of(listed, "p", "r")]
+
+    assert actions == [Action.CREATE, Action.REJECT, Action.REWORK, Action.APPROVE]
+
+
 def test_an_action_that_nobody_knows_is_kept_without_a_meaning() -> None:
     first = {"action": "MOVE", "created_at": "2026-05-11T18:06:16Z"}
     strange = {"action": "TELEPORT", "created_at": "2026-05-11T18:06:17Z"}
