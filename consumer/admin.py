@@ -19,9 +19,6 @@ from consumer.ports import Queue
 from consumer.signature import token_matches
 from consumer.telemetry import Metrics
 
-LOOK_S = 2.0  # for one look at a lane, so that a scrape is answered while the queue hangs
-READY_S = 3.0
-
 Check = Callable[[], Awaitable[None]]
 LogSize = tuple[int, float | None]  # entries, age of the newest in seconds
 
@@ -36,6 +33,8 @@ class Admin:
     checks: Mapping[str, Check] = field(default_factory=dict)
     log: Callable[[], LogSize] | None = None
     token: str | None = None
+    look_s: float = 2.0  # for one look at a lane, so that a scrape is answered while it hangs
+    ready_s: float = 3.0  # for one check
 
     def application(self) -> web.Application:
         app = web.Application()
@@ -48,7 +47,9 @@ class Admin:
         return web.json_response({"alive": True})
 
     async def _ready(self, request: web.Request) -> web.Response:
-        found = await asyncio.gather(*(_failure(check) for check in self.checks.values()))
+        found = await asyncio.gather(
+            *(_failure(check, self.ready_s) for check in self.checks.values())
+        )
         reasons = {name: why for name, why in zip(self.checks, found, strict=True) if why}
         said: dict[str, object] = {"ready": not reasons}
         if reasons and self._admits(request):
@@ -69,7 +70,7 @@ class Admin:
 
     async def _look(self, lane: LaneSpec) -> None:
         try:
-            async with asyncio.timeout(LOOK_S):
+            async with asyncio.timeout(self.look_s):
                 self.metrics.lane_depth(lane.name, await self.queue.depth(lane))
         except (GroundwireError, TimeoutError):
             self.metrics.observed(f"queue-{lane.name}", ok=False)
@@ -83,13 +84,13 @@ class Admin:
         return scheme.lower() == "bearer" and token_matches(given.strip(), [self.token.encode()])
 
 
-async def _failure(check: Check) -> str | None:
+async def _failure(check: Check, timeout_s: float) -> str | None:
     """Why a check fails; None when it does not."""
     try:
-        async with asyncio.timeout(READY_S):
+        async with asyncio.timeout(timeout_s):
             await check()
     except GroundwireError as error:
         return f"{error.reason}: {error.message}"
     except TimeoutError:
-        return f"no answer within {READY_S:g} s"
+        return f"no answer within {timeout_s:g} s"
     return None
