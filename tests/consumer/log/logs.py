@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +12,7 @@ from consumer.log.log import TileLog
 from consumer.log.note import Signer
 from consumer.log.read import entries
 from consumer.ports import Store
+from tests.fakes_store import FakeStore
 
 ORIGIN = "example.org/lake"
 SIGNER = Signer.from_seed(ORIGIN, bytes(range(32)))
@@ -54,6 +55,17 @@ def numbered(numbers: Iterable[int]) -> list[dict[str, Any]]:
 
 async def ids(store: Store) -> list[str]:
     return [str(one.data["id"]) async for one in entries(store)]
+
+
+async def restored(objects: Mapping[str, bytes]) -> FakeStore:
+    """A store with these objects, as from a backup."""
+    store = FakeStore()
+    for key, data in objects.items():
+        if key in ("log/head", "log/checkpoint"):
+            await store.swap(key, data, if_match=None)
+        else:
+            await store.create(key, data)
+    return store
 
 
 async def filled(store: Store, *sizes: int) -> TileLog:

@@ -12,7 +12,8 @@ from consumer.log.note import BadNote, Signer
 from consumer.log.tiles import Edge, decode_bundle, grow
 from consumer.log.verify import verify
 from consumer.model import canonical
-from tests.consumer.log.logs import SIGNER, STRANGER, filled, ids, numbered, writer
+from consumer.ports import Stored
+from tests.consumer.log.logs import SIGNER, STRANGER, filled, ids, numbered, restored, writer
 from tests.fakes_store import FakeStore
 
 VKEY = SIGNER.verifier.vkey
@@ -100,7 +101,7 @@ async def test_a_flipped_byte_in_a_large_log_names_the_entry() -> None:
     store.objects["log/tile/entries/001"] = bytes(data)
     found = await verify(store, vkey=VKEY)
     assert ("log/tile/entries/001", 300) in [(f.place, f.entry) for f in found.findings]
-    assert str(found.findings[0]).startswith("log/tile/entries/001, entry 300: ")
+    assert any(str(f).startswith("log/tile/entries/001, entry 300: ") for f in found.findings)
 
 
 async def test_a_flipped_hash_is_laid_to_the_tile_and_not_to_the_entry() -> None:
@@ -123,17 +124,18 @@ async def test_partial_tiles_of_older_sizes_are_checked_too() -> None:
         store.objects[key] = data
 
 
-def rewritten(raw: Sequence[bytes], signer: Signer = SIGNER) -> FakeStore:
+async def rewritten(raw: Sequence[bytes], signer: Signer = SIGNER) -> FakeStore:
     """A whole new log of these entries, as somebody who has the key could make it."""
     edge, made = grow(Edge(), raw)
     head = sign_head(signer, "example.org/lake", edge, "log/stage/" + "0" * 64)
-    store = FakeStore()
-    store.objects = {f"log/{tile.path}": data for tile, data in made}
-    store.objects["log/checkpoint"] = head.checkpoint.encode()
-    store.objects["log/head"] = head.data
-    store.objects["log/vkey"] = f"{signer.verifier.vkey}\n".encode()
-    store._modified = dict.fromkeys(store.objects, store.clock())
-    return store
+    return await restored(
+        {
+            **{f"log/{tile.path}": data for tile, data in made},
+            "log/checkpoint": head.checkpoint.encode(),
+            "log/head": head.data,
+            "log/vkey": f"{signer.verifier.vkey}\n".encode(),
+        }
+    )
 
 
 async def kept() -> tuple[list[bytes], bytes]:
@@ -171,7 +173,7 @@ async def test_an_entry_changed_below_an_old_checkpoint_is_found_even_if_all_is_
         raw.insert(100, raw[100].replace(b"receipt:100", b"receipt:xxx"))
     else:
         raw[100] = raw[100].replace(b"task-100", b"task-1oo")
-    store = rewritten(raw)
+    store = await rewritten(raw)
     assert (await verify(store, vkey=VKEY)).ok
     found = await verify(store, vkey=VKEY, older=older)
     assert [finding.place for finding in found.findings] == ["your checkpoint"]
@@ -181,19 +183,19 @@ async def test_an_entry_changed_below_an_old_checkpoint_is_found_even_if_all_is_
 async def test_an_old_checkpoint_does_not_mind_what_comes_after_it() -> None:
     raw, older = await kept()
     raw[220], raw[221] = raw[221], raw[220]
-    assert (await verify(rewritten(raw), vkey=VKEY, older=older)).ok
+    assert (await verify(await rewritten(raw), vkey=VKEY, older=older)).ok
 
 
 async def test_a_log_cut_back_below_an_old_checkpoint_is_found() -> None:
     raw, older = await kept()
-    found = await verify(rewritten(raw[:150]), vkey=VKEY, older=older)
+    found = await verify(await rewritten(raw[:150]), vkey=VKEY, older=older)
     assert not found.ok
     assert "your checkpoint 200" in found.findings[0].problem
 
 
 async def test_a_log_signed_by_somebody_else_is_found_with_the_key() -> None:
     raw, _ = await kept()
-    store = rewritten(raw, STRANGER)
+    store = await rewritten(raw, STRANGER)
     assert (await verify(store)).ok
     assert await places(store, vkey=VKEY) == ["log/vkey", "log/head", "log/checkpoint"]
 
@@ -211,7 +213,7 @@ async def test_a_head_that_was_put_back_is_found() -> None:
 
 async def test_an_id_that_stands_twice_is_found() -> None:
     raw, _ = await kept()
-    found = await verify(rewritten([*raw, raw[3]]), vkey=VKEY)
+    found = await verify(await rewritten([*raw, raw[3]]), vkey=VKEY)
     assert [(f.entry, f.problem) for f in found.findings] == [
         (250, "the id receipt:3 is logged twice")
     ]
@@ -220,7 +222,7 @@ async def test_an_id_that_stands_twice_is_found() -> None:
 async def test_a_time_that_goes_back_is_found() -> None:
     raw, _ = await kept()
     raw[7] = raw[7].replace(b"2026-01-02", b"2025-01-02")
-    found = await verify(rewritten(raw), vkey=VKEY)
+    found = await verify(await rewritten(raw), vkey=VKEY)
     assert [f.entry for f in found.findings] == [7]
     assert "before" in found.findings[0].problem
 
@@ -228,7 +230,7 @@ async def test_a_time_that_goes_back_is_found() -> None:
 @pytest.mark.parametrize("odd", [b"[1]", b"{", canonical({"id": "a"}), b'{"id":1}'])
 async def test_an_entry_that_is_none_is_found(odd: bytes) -> None:
     raw, _ = await kept()
-    found = await verify(rewritten([*raw, odd]), vkey=VKEY)
+    found = await verify(await rewritten([*raw, odd]), vkey=VKEY)
     assert [f.entry for f in found.findings] == [250]
 
 
@@ -263,7 +265,7 @@ class Growing(FakeStore):
 
     grown = False
 
-    async def read(self, key: str):  # type: ignore[no-untyped-def]
+    async def read(self, key: str) -> Stored | None:
         found = await super().read(key)
         if key == "log/head" and not self.grown:
             self.grown = True
