@@ -66,9 +66,10 @@ class Broker:
         channel = await self.open_channel()
         try:
             yield channel
-        finally:
-            with contextlib.suppress(*LOST):
-                await channel.close()
+        except BaseException:
+            self._leave(channel)  # without waiting: a deadline may have passed
+            raise
+        await say_goodbye(channel)
 
     async def open_channel(self) -> AbstractChannel:
         connection = await self._connect()
@@ -98,19 +99,17 @@ class Broker:
         connection, self._connection = self._connection, None
         self._publishers.clear()
         if connection is not None:
-            goodbye = asyncio.create_task(_goodbye(connection))
-            self._goodbyes.add(goodbye)
-            goodbye.add_done_callback(self._goodbyes.discard)
+            self._leave(connection)
 
     async def close(self) -> None:
         self.forget()
         while self._goodbyes:
-            await asyncio.wait(self._goodbyes)
+            await asyncio.wait(tuple(self._goodbyes))
 
     async def _connect(self) -> AbstractConnection:
         async with self._opening:
-            if self._connection is None or self._connection.is_closed:
-                self._publishers.clear()
+            if self._connection is None or _is_lost(self._connection):
+                self.forget()
                 self._connection = await aio_pika.connect(
                     self._url,
                     timeout=CONNECT_S,
@@ -128,6 +127,11 @@ class Broker:
                 await channel.initialize()
                 self._publishers[queue] = channel
             return channel
+
+    def _leave(self, left: AbstractConnection | AbstractChannel) -> None:
+        goodbye = asyncio.create_task(say_goodbye(left))
+        self._goodbyes.add(goodbye)
+        goodbye.add_done_callback(self._goodbyes.discard)
 
     def _tls(self) -> ssl.SSLContext | None:
         if not self._url.startswith("amqps:"):
@@ -151,9 +155,9 @@ async def within(seconds: float, broker: Broker) -> AsyncIterator[None]:
     except LOST as error:
         raise explain(error) from None
     except asyncio.CancelledError:
-        if (task := asyncio.current_task()) and task.cancelling():
+        if _is_cancelled():
             raise
-        raise _unavailable("the connection was lost") from None  # aiormq cancels its own waiters
+        raise _unavailable("the connection was lost") from None
 
 
 async def declare(channel: AbstractChannel, queue: QueueSpec) -> None:
@@ -214,7 +218,24 @@ def _complete(url: str, password: str | None) -> str:
     )
 
 
-async def _goodbye(connection: AbstractConnection) -> None:
-    with contextlib.suppress(TimeoutError, asyncio.CancelledError, *LOST):
+def _is_lost(connection: AbstractConnection) -> bool:
+    """A plain connection calls itself closed only after its own ``close``."""
+    return connection.transport is None or connection.transport.connection.is_closed
+
+
+async def say_goodbye(left: AbstractConnection | AbstractChannel) -> None:
+    """Closes it politely, but not at any price: the other side may be gone or frozen."""
+    try:
         async with asyncio.timeout(GOODBYE_S):
-            await connection.close()
+            await left.close()
+    except (TimeoutError, *LOST):
+        pass  # whoever it was, he is gone
+    except asyncio.CancelledError:
+        if _is_cancelled():
+            raise
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody cancelled this task: aiormq cancels waiters when it closes a channel."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
@@ -21,7 +22,7 @@ from consumer.errors import GroundwireError, Transient
 from consumer.model import Failure, LaneSpec, Message, timestamp
 from consumer.ports import Clock
 from consumer.queues.body import UNREADABLE, readable
-from consumer.queues.broker import LOST, Broker, count, within
+from consumer.queues.broker import LOST, Broker, count, say_goodbye, within
 from consumer.queues.envelope import Envelope, unwrap
 from consumer.queues.topology import KILLED_AFTER, LaneTopology
 
@@ -43,6 +44,7 @@ class RabbitLease:
     message: Message
     envelope: Envelope
     killed: bool
+    _channel: AbstractChannel
     _delivery: AbstractIncomingMessage
     _receiver: LaneReceiver
     _open: bool = True
@@ -75,7 +77,7 @@ class RabbitLease:
         """Whether a verb may still act; the first call only, and only on a live channel."""
         acts, self._open = self._open, False
         self._receiver.settled(self)
-        return acts and not self._delivery.channel.is_closed
+        return acts and not self._channel.is_closed
 
 
 class LaneReceiver:
@@ -130,8 +132,7 @@ class LaneReceiver:
         channel, self._channel = self._channel, None
         self._lost()
         if channel is not None:
-            with contextlib.suppress(*LOST):
-                await channel.close()
+            await say_goodbye(channel)
 
     def settled(self, lease: RabbitLease) -> None:
         self._leased.discard(lease)
@@ -187,23 +188,18 @@ class LaneReceiver:
             channel.close_callbacks.add(lambda *_: self._lost(channel))
             self._lost()
             self._channel = channel
-            for queue in (self.topology.killed, self.topology.ready):
+            for queue, killed in ((self.topology.killed, True), (self.topology.ready, False)):
                 source = await channel.get_queue(queue, ensure=False)
-                await source.consume(self._killed if queue.endswith(".killed") else self._ready)
+                await source.consume(partial(self._received, channel, killed))
         except BaseException:
             self._channel = None
-            with contextlib.suppress(*LOST):
-                await channel.close()
+            await say_goodbye(channel)
             raise
 
-    async def _ready(self, delivery: AbstractIncomingMessage) -> None:
-        self._received(delivery, killed=False)
-
-    async def _killed(self, delivery: AbstractIncomingMessage) -> None:
-        self._received(delivery, killed=True)
-
-    def _received(self, delivery: AbstractIncomingMessage, *, killed: bool) -> None:
-        if delivery.channel.is_closed:
+    async def _received(
+        self, channel: AbstractChannel, killed: bool, delivery: AbstractIncomingMessage
+    ) -> None:
+        if channel.is_closed:
             return
         now = self._clock()
         envelope = unwrap(delivery.body, delivery.message_id, delivery.headers, now)
@@ -213,7 +209,7 @@ class LaneReceiver:
             failure = Failure(reason=UNREADABLE, message=text, at=timestamp(now))
             self._spawn(self.move(delivery, self.topology.dead, envelope.failed(failure)))
             return
-        self._arrived.append(RabbitLease(message, envelope, killed, delivery, self))
+        self._arrived.append(RabbitLease(message, envelope, killed, channel, delivery, self))
         self._changed.set()
 
     async def _until(self, size: int) -> None:
@@ -224,7 +220,7 @@ class LaneReceiver:
 
     def _cancelled(self, channel: AbstractChannel) -> None:
         """The broker ended a consumer: its queue was deleted or moved. Begin anew."""
-        self._spawn(channel.close())
+        self._spawn(say_goodbye(channel))
 
     def _lost(self, channel: AbstractChannel | None = None) -> None:
         """Forgets what the lost channel brought; a newer channel's messages stay."""

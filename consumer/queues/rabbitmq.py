@@ -91,10 +91,9 @@ class RabbitQueue:
             raise explain(error, at_start=True) from None
 
     async def close(self) -> None:
-        for receiver in self._receivers.values():
-            await receiver.close()
-        await self._in.close()
-        await self._out.close()
+        """Gives back what is leased; who waits in `take` gets ``Transient``."""
+        await asyncio.gather(*(receiver.close() for receiver in self._receivers.values()))
+        await asyncio.gather(self._in.close(), self._out.close())
 
     async def ready(self) -> None:
         async with within(self._deadline_s, self._out), self._out.channel() as channel:
