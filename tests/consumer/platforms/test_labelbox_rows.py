@@ -218,6 +218,15 @@ def test_a_row_moved_to_done_by_hand_is_ground_truth_when_the_status_says_so() -
     assert (_read(row).ground_truth, _read(row).stage) == (True, "Done")
 
 
+def test_a_row_that_is_on_its_way_is_not_done_whatever_the_status_says() -> None:
+    row = ours().current
+    details = _entry(row)["project_details"]
+    details["workflow_history"].pop(0)
+    details["workflow_status"] = "DONE"
+
+    assert (_read(row).ground_truth, _read(row).stage) == (False, "Initial review task")
+
+
 # history ids
 
 
@@ -387,6 +396,20 @@ def test_a_legacy_row_that_waits_for_review_is_not_ground_truth(sample: Sample) 
 
     assert _legacy(sample).stage == "Initial review task"
     assert not _legacy(sample).ground_truth
+
+
+def test_a_legacy_label_that_is_the_benchmark_is_the_super_truth(sample: Sample) -> None:
+    for benchmark, expected in ((sample.legacy["ID"], True), ("cother", False), (None, False)):
+        sample.legacy["Benchmark ID"] = benchmark
+        assert _legacy(sample).labels[0].super_truth is expected
+
+
+def test_what_the_current_shape_has_no_place_for_is_kept(sample: Sample) -> None:
+    label = _legacy(sample).document["projects"]["cpro"]["labels"][0]
+
+    assert label["performance_details"]["agreement"] == -1
+    assert label["performance_details"]["view_label"].startswith("https://")
+    assert "?" not in label["performance_details"]["view_label"]
 
 
 @pytest.mark.parametrize("between", ["\n", "", ",\n", "\r\n\r\n"])
