@@ -1,0 +1,308 @@
+"""What only the SQLite adapter does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sqlite3
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from consumer.errors import Permanent, Transient
+from consumer.model import Action, Failure, LaneSpec, TaskEvent
+from consumer.ports import Lease
+from consumer.queues.sqlite import SqliteQueue
+from consumer.queues.sqlite_file import SqliteFile
+from tests.contracts.queue_harness import AUDIT, EXPORT, LANES, SqliteHarness, eventually
+
+FAILURE = Failure(reason="platform-down", message="it is down", at="2026-01-02T03:04:05.000000Z")
+
+# Another process: takes from a lane, prints each id, and keeps the leases or acknowledges them.
+OTHER = """
+import asyncio, sys
+from pathlib import Path
+from consumer.queues.sqlite import SqliteQueue
+from tests.contracts.queue_harness import LANES
+
+async def main(path, lane_name, what):
+    lane = {lane.name: lane for lane in LANES}[lane_name]
+    queue = SqliteQueue(Path(path), LANES, lease_s=1.0)
+    await queue.open()
+    while True:
+        for lease in await queue.take(lane):
+            if what == "ack":
+                await lease.ack()
+            print(lease.message.id, flush=True)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def harness(tmp_path: Path) -> SqliteHarness:
+    return SqliteHarness(tmp_path)
+
+
+@pytest.fixture
+async def queue(harness: SqliteHarness) -> AsyncIterator[SqliteQueue]:
+    queue = harness.queue()
+    await queue.open()
+    yield queue
+    await queue.close()
+
+
+@contextlib.asynccontextmanager
+async def other_process(path: Path, lane: LaneSpec, what: str) -> AsyncIterator[Process]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", OTHER, str(path), lane.name, what, stdout=PIPE
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def says(process: Process) -> str:
+    assert process.stdout is not None
+    return (await asyncio.wait_for(process.stdout.readline(), 20)).decode().strip()
+
+
+def event(name: str = "e1") -> TaskEvent:
+    return TaskEvent(
+        id=name,
+        source="redbrick",
+        project="p",
+        task="t",
+        action=Action.MOVE,
+        received_at="2026-01-02T03:04:05.000000Z",
+        body_sha256="0" * 64,
+    )
+
+
+async def take_one(queue: SqliteQueue, lane: LaneSpec = EXPORT) -> Lease:
+    async with asyncio.timeout(20):
+        (lease,) = await queue.take(lane)
+    return lease
+
+
+async def test_the_file_is_its_owners_only(harness: SqliteHarness, queue: SqliteQueue) -> None:
+    await queue.put([event()])
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in harness.path.parent.iterdir()}
+    assert modes == {"queue.db": "0o600", "queue.db-wal": "0o600", "queue.db-shm": "0o600"}
+
+
+async def test_every_commit_is_synced(tmp_path: Path) -> None:
+    file = SqliteFile(tmp_path / "queue.db", "", busy_s=1)
+    await file.open()
+    pragmas = [
+        await file.read(lambda db, name=name: db.execute(f"PRAGMA {name}").fetchone()[0])
+        for name in ("journal_mode", "synchronous")
+    ]
+    assert pragmas == ["wal", 2]
+    await file.close()
+
+
+async def test_concurrent_writers_share_a_commit(tmp_path: Path) -> None:
+    file = SqliteFile(tmp_path / "queue.db", "CREATE TABLE t (n INTEGER)", busy_s=1)
+    await file.open()
+    statements: list[str] = []
+    await file.read(lambda db: db.set_trace_callback(statements.append))
+    insert = "INSERT INTO t VALUES (1)"
+    await asyncio.gather(*(file.write(lambda db: db.execute(insert)) for _ in range(100)))
+    assert statements.count(insert) == 100
+    assert statements.count("COMMIT") <= 3
+    await file.close()
+
+
+async def test_a_failed_operation_fails_its_whole_transaction(tmp_path: Path) -> None:
+    file = SqliteFile(tmp_path / "queue.db", "CREATE TABLE t (n INTEGER)", busy_s=1)
+    await file.open()
+    results = await asyncio.gather(
+        file.write(lambda db: db.execute("INSERT INTO t VALUES (1)")),
+        file.write(lambda db: db.execute("INSERT INTO missing VALUES (1)")),
+        return_exceptions=True,
+    )
+    assert [type(result) for result in results] == [Transient, Transient]
+    assert await file.read(lambda db: db.execute("SELECT count(*) FROM t").fetchone()) == (0,)
+    await file.close()
+
+
+async def test_a_full_disk_is_no_success(tmp_path: Path) -> None:
+    file = SqliteFile(tmp_path / "queue.db", "CREATE TABLE t (b BLOB)", busy_s=1)
+    await file.open()
+    await file.read(lambda db: db.execute("PRAGMA max_page_count = 10").fetchone())
+    with pytest.raises(Transient):
+        await file.write(lambda db: db.execute("INSERT INTO t VALUES (zeroblob(1000000))"))
+    await file.close()
+
+
+async def test_two_processes_share_the_work(harness: SqliteHarness, queue: SqliteQueue) -> None:
+    everything = {f"e{n}" for n in range(200)}
+    async with other_process(harness.path, EXPORT, "ack") as other:
+        await queue.put([event("warm")])
+        assert await says(other) == "warm"
+        await queue.put([event(name) for name in sorted(everything)])
+        here: list[str] = []
+        with contextlib.suppress(TimeoutError):
+            while True:
+                for lease in await asyncio.wait_for(queue.take(EXPORT), 2):
+                    here.append(lease.message.id)
+                    await lease.ack()
+        other.terminate()
+        assert other.stdout is not None
+        there = (await other.stdout.read()).decode().split()
+    assert sorted([*here, *there]) == sorted(everything)
+
+
+async def test_what_a_killed_process_had_leased_is_taken_by_another(
+    harness: SqliteHarness, queue: SqliteQueue
+) -> None:
+    await queue.put([event()])
+    async with other_process(harness.path, EXPORT, "keep") as other:
+        assert await says(other) == "e1"
+        waiting = asyncio.create_task(take_one(queue))
+        await asyncio.wait([waiting], timeout=1.5)
+        assert not waiting.done(), "the other one lives, and renews its lease of one second"
+        os.kill(other.pid, signal.SIGKILL)
+        assert (await waiting).message.id == "e1"
+
+
+async def test_an_exclusive_lane_passes_on_when_its_consumer_is_killed(
+    harness: SqliteHarness, queue: SqliteQueue
+) -> None:
+    await queue.put([event("e1")])
+    async with other_process(harness.path, AUDIT, "ack") as other:
+        assert await says(other) == "e1"
+        waiting = asyncio.create_task(take_one(queue, AUDIT))
+        await queue.put([event("e2")])
+        assert await says(other) == "e2"
+        os.kill(other.pid, signal.SIGKILL)
+        await other.wait()
+        await queue.put([event("e3")])
+        assert (await waiting).message.id == "e3"
+
+
+async def test_an_event_put_again_while_it_waits_is_one_row(queue: SqliteQueue) -> None:
+    for _ in range(3):
+        await queue.put([event()])
+    assert (await queue.depth(EXPORT)).ready == 1
+
+
+async def test_an_event_put_again_while_it_is_leased_is_a_row_of_its_own(
+    queue: SqliteQueue,
+) -> None:
+    await queue.put([event()])
+    lease = await take_one(queue)
+    await queue.put([event()])
+    await queue.put([event()])
+    depth = await queue.depth(EXPORT)
+    assert (depth.leased, depth.ready) == (1, 1)
+    await lease.ack()
+    assert (await queue.depth(EXPORT)).ready == 1
+
+
+async def test_an_event_put_again_brings_its_next_try_forward(queue: SqliteQueue) -> None:
+    await queue.put([event()])
+    await (await take_one(queue)).retry(3600, FAILURE)
+    await queue.put([event()])
+    lease = await take_one(queue)
+    assert (lease.attempt, lease.failure) == (2, FAILURE)
+    depth = await queue.depth(EXPORT)
+    assert (depth.leased, depth.waiting, depth.ready) == (1, 0, 0)
+
+
+async def test_an_old_lease_does_not_end_the_new_one_of_the_same_process(
+    harness: SqliteHarness, queue: SqliteQueue
+) -> None:
+    await queue.put([event()])
+    old = await take_one(queue)
+    await harness.lose_leases()
+    new = await take_one(queue)
+    await old.ack()
+    await new.retry(0, FAILURE)
+    assert (await take_one(queue)).attempt == 2
+
+
+async def test_a_message_whose_acknowledgement_failed_comes_again(harness: SqliteHarness) -> None:
+    queue = harness.queue(put_deadline_s=0.2)
+    await queue.open()
+    await queue.put([event()])
+    lease = await take_one(queue)
+    await harness.freeze()
+    await lease.ack()
+    await harness.thaw()
+    await harness.lose_leases()
+    assert (await take_one(queue)).message == event()
+    await queue.close()
+
+
+async def test_a_busy_file_does_not_stop_the_event_loop(harness: SqliteHarness) -> None:
+    queue = harness.queue(put_deadline_s=1.0)
+    await queue.open()
+    await harness.freeze()
+    loop = asyncio.get_running_loop()
+    putting = asyncio.create_task(queue.put([event()]))
+    longest = 0.0
+    while not putting.done():
+        before = loop.time()
+        await asyncio.wait([putting], timeout=0.01)
+        longest = max(longest, loop.time() - before)
+    assert longest < 0.5
+    with pytest.raises(Transient):
+        await putting
+    await harness.thaw()
+    await queue.close()
+
+
+async def test_a_put_into_a_file_that_was_replaced_fails(
+    harness: SqliteHarness, queue: SqliteQueue
+) -> None:
+    harness.path.rename(harness.path.with_name("moved.db"))
+    harness.path.touch()
+    with pytest.raises(Transient):
+        await queue.put([event()])
+
+
+async def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "queue.db"
+    path.write_bytes(b"not a database" * 100)
+    with pytest.raises(Permanent) as refusal:
+        await SqliteQueue(path, LANES).open()
+    assert refusal.value.reason == "queue-unusable"
+    assert path.read_bytes() == b"not a database" * 100
+
+
+async def test_a_place_that_is_a_folder_is_told(tmp_path: Path) -> None:
+    with pytest.raises(Permanent):
+        await SqliteQueue(tmp_path, LANES).open()
+
+
+async def test_a_million_rows_that_wait_do_not_hide_one_that_is_due(
+    harness: SqliteHarness, queue: SqliteQueue
+) -> None:
+    later = harness.clock().timestamp() + 3600
+    with contextlib.closing(sqlite3.connect(harness.path)) as db, db:
+        db.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)"
+            " INSERT INTO messages (lane, id, body, put_at, due_at)"
+            " SELECT 'export', 'w' || i, x'00', ?, ? FROM n",
+            (later, later),
+        )
+    await queue.put([event()])
+    loop = asyncio.get_running_loop()
+    before = loop.time()
+    assert (await take_one(queue)).message.id == "e1"
+    assert loop.time() - before < 1
+
+    async def is_counted() -> bool:
+        return (await queue.depth(EXPORT)).waiting == 100_000
+
+    await eventually(is_counted)
