@@ -23,6 +23,7 @@ from aio_pika.exceptions import (
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
     DeliveryError,
+    InvalidFrameError,
     ProbableAuthenticationError,
     PublishError,
 )
@@ -173,6 +174,7 @@ async def count(channel: AbstractChannel, queue: str) -> int:
 _FOR_A_PERSON: dict[type[Exception], tuple[str, str]] = {
     AuthenticationError: ("queue-denied", "the broker refuses the user or the password"),
     ProbableAuthenticationError: ("queue-denied", "the broker refuses the user or the password"),
+    InvalidFrameError: ("queue-denied", "the broker has no such virtual host for this user"),
     ConnectionNotAllowed: ("queue-denied", "the broker has no such virtual host for this user"),
     ChannelAccessRefused: ("queue-denied", "the user may not use the lanes' queues"),
     ChannelNotFoundEntity: ("queue-missing", "a lane's queue does not exist"),
@@ -194,13 +196,23 @@ def explain(error: Exception, *, at_start: bool = False) -> GroundwireError:
 
     ``at_start`` a person must mend some of them; later, whatever worked once may work again.
     """
+    causes = _causes(error)
     for kind, (reason, sentence) in _FOR_A_PERSON.items():
-        if isinstance(error, kind):
+        if any(isinstance(cause, kind) for cause in causes):
             return Permanent(reason, sentence) if at_start else _unavailable(sentence)
     for kind, sentence in _IN_TIME.items():
         if isinstance(error, kind):
             return _unavailable(sentence)
     return _unavailable("the broker cannot be reached")
+
+
+def _causes(error: BaseException | None) -> list[BaseException]:
+    """The error and what it came from: a refused certificate is wrapped by the client."""
+    found: list[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found
 
 
 def _unavailable(sentence: str) -> Transient:
