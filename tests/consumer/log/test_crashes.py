@@ -16,7 +16,7 @@ from consumer.errors import Permanent, Transient
 from consumer.log.note import read_checkpoint
 from consumer.log.verify import verify
 from consumer.ports import Listed, Store, Stored
-from tests.consumer.log.logs import SIGNER, entry, filled, ids, numbered, writer
+from tests.consumer.log.logs import SIGNER, HandClock, entry, filled, ids, numbered, writer
 from tests.fakes_store import FakeStore, Fault, FaultyStore, each_call_once
 
 BATCHES = (range(250), range(250, 251), range(251, 270))  # fills tiles, drops partial ones
@@ -145,6 +145,50 @@ async def test_no_batch_is_committed_while_the_last_one_is_unpublished() -> None
     verbs = store.verbs()
     assert verbs.index(("swap", "log/checkpoint")) < verbs.index(("swap", "log/head"))
     assert len(await ids(store)) == 11
+
+
+async def test_a_batch_is_not_finished_on_a_damaged_tree() -> None:
+    store = FakeStore()
+    await filled(store, 5)
+    await committed_and_crashed(store, range(5, 9))
+    tile = store.objects["log/tile/0/000.p/5"]
+    store.objects["log/tile/0/000.p/5"] = tile[:-1] + bytes([tile[-1] ^ 1])
+    before = dict(store.objects)
+    with pytest.raises(Permanent, match="do not lead from the published tree") as caught:
+        await writer(store).open()
+    assert caught.value.reason == "log-damaged"
+    assert store.objects == before
+
+
+class Late(FakeStore):
+    """The first swap of head is lost on the way, and arrives just before the second."""
+
+    late: tuple[bytes, str | None] | None = None
+    swaps = 0
+
+    async def swap(self, key: str, data: bytes, *, if_match: str | None) -> str:
+        if key != "log/head":
+            return await super().swap(key, data, if_match=if_match)
+        self.swaps += 1
+        if self.swaps == 1:
+            self.late = (data, if_match)
+            raise Transient("store-slow", "no answer in time")
+        if self.late:
+            (late, tag), self.late = self.late, None
+            await super().swap(key, late, if_match=tag)
+        return await super().swap(key, data, if_match=if_match)
+
+
+async def test_a_swap_that_arrives_after_it_was_given_up_still_finds_its_stage() -> None:
+    store, clock = Late(), HandClock()
+    log = writer(store, clock=clock)
+    with pytest.raises(Transient):
+        await log.append(numbered(range(3)))
+    clock.move(1)  # so that the second stage is another
+    await log.append(numbered(range(5)))
+    assert await ids(store) == [f"receipt:{number}" for number in range(5)]
+    assert (await verify(store, vkey=VKEY)).ok
+    assert not [key for key in store.objects if key.startswith("log/stage/")]
 
 
 async def test_two_writers_racing_lose_nothing_and_repeat_nothing() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from consumer.errors import Transient
-from consumer.log.index import IdIndex, id_digest
+from consumer.log.index import DIGEST_BYTES, IdIndex, id_digest
 from consumer.log.segment import SEGMENT
 from consumer.log.verify import verify
 from tests.consumer.log.logs import entry, filled, ids, numbered, restored, writer
@@ -141,7 +141,8 @@ async def test_a_new_machine_reads_the_saved_segments_instead_of_the_entries() -
 
 async def test_a_saved_segment_that_was_altered_is_not_used_and_verify_names_it() -> None:
     store = await segmented()
-    for position in (5, 100, SEGMENT):
+    body = store.objects["log/ids/000"].index(b"\n") + 1
+    for position in (5, 100, body + 97 * DIGEST_BYTES):
         altered = bytearray(store.objects["log/ids/000"])
         altered[position] ^= 1
         broken = await restored({**store.objects, "log/ids/000": bytes(altered)})

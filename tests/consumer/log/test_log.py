@@ -224,6 +224,15 @@ async def test_a_writer_refuses_to_grow_a_damaged_edge() -> None:
         assert caught.value.reason == "log-damaged", key
 
 
+async def test_a_writer_refuses_to_grow_on_a_damaged_upper_tile() -> None:
+    store = FakeStore()
+    await filled(store, 300)
+    tile = store.objects["log/tile/1/000.p/1"]
+    store.objects["log/tile/1/000.p/1"] = bytes([tile[0] ^ 1]) + tile[1:]
+    with pytest.raises(Permanent, match="root"):
+        await writer(store).open()
+
+
 async def test_owner_tells_whose_log_it_is_before_a_key_is_made() -> None:
     store = FakeStore()
     assert await owner(store) is None

@@ -53,6 +53,11 @@ def test_no_byte_of_a_note_can_change() -> None:
             verifier.open(bytes(changed))
 
 
+def test_stray_bits_at_the_end_of_base64_are_refused() -> None:
+    with pytest.raises(BadNote, match="stray bits"):
+        Verifier.from_vkey(VKEY).open(NOTE.replace(b"BwJnAM=", b"BwJnAN="))
+
+
 def test_no_character_of_a_verifier_key_can_change() -> None:
     for place in range(len(VKEY)):
         changed = VKEY[:place] + chr(ord(VKEY[place]) ^ 1) + VKEY[place + 1 :]

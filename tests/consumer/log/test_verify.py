@@ -200,6 +200,18 @@ async def test_a_log_signed_by_somebody_else_is_found_with_the_key() -> None:
     assert await places(store, vkey=VKEY) == ["log/vkey", "log/head", "log/checkpoint"]
 
 
+async def test_two_signed_trees_of_one_size_are_found() -> None:
+    raw, _ = await kept()
+    store = await rewritten(raw)
+    other = await rewritten([raw[0].replace(b"task-0", b"task-x"), *raw[1:]])
+    store.objects["log/checkpoint"] = other.objects["log/checkpoint"]
+    assert await places(store, vkey=VKEY) == ["log/checkpoint", "log/checkpoint"]
+    store.objects["log/head"] = other.objects["log/head"]
+    (finding,) = (await verify(store, vkey=VKEY)).findings
+    assert finding.place == "log/checkpoint"
+    assert "the entries give" in finding.problem
+
+
 async def test_a_head_that_was_put_back_is_found() -> None:
     store = FakeStore()
     log = await filled(store, 3)
