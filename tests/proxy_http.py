@@ -19,6 +19,7 @@ class Verdict(Enum):
     FAIL_AFTER = auto()  # the server does it, then 500
     BUSY_AFTER = auto()  # the server does it, then 503
     DAMAGE = auto()  # the last byte of the body arrives as another
+    DAMAGE_ANSWER = auto()  # the last byte of the answer arrives as another
     GONE = auto()  # 404, as AWS answers a conditional write to an object that is not there
     RACE = auto()  # 409, as S3 says when two conditional writes meet
     CUT_ANSWER = auto()  # the answer ends in the middle
@@ -33,6 +34,7 @@ _DOES = {
     Verdict.BUSY_AFTER,
     Verdict.CUT_ANSWER,
     Verdict.DAMAGE,
+    Verdict.DAMAGE_ANSWER,
     Verdict.STALL_AFTER,
 }
 _STALLS = {Verdict.STALL, Verdict.STALL_AFTER}
@@ -101,7 +103,7 @@ class HttpProxy:
         verdict = verdicts.popleft() if verdicts else Verdict.PASS
         self.requests.append((method, verdict))
         if verdict is Verdict.DAMAGE:
-            body = body[:-1] + bytes([body[-1] ^ 1])
+            body = _damaged(body)
         answer = b""
         if verdict in _DOES:
             answer = await self._forward(
@@ -111,6 +113,8 @@ class HttpProxy:
             await asyncio.Event().wait()
         if verdict in _ANSWERS:
             answer = _error(*_ANSWERS[verdict])
+        if verdict is Verdict.DAMAGE_ANSWER:
+            answer = _damaged(answer)
         if verdict is Verdict.CUT_ANSWER:
             answer = answer[: answer.index(b"\r\n\r\n") + 4 + 1]
         if verdict not in (Verdict.LOSE_REQUEST, Verdict.LOSE_ANSWER):
@@ -125,6 +129,10 @@ class HttpProxy:
             return await reader.read(-1)
         finally:
             writer.close()
+
+
+def _damaged(data: bytes) -> bytes:
+    return data[:-1] + bytes([data[-1] ^ 1])
 
 
 def _length(lines: list[bytes]) -> int:

@@ -104,7 +104,6 @@ class S3Store:
             max_pool_connections=threads,
             retries={"total_max_attempts": 1, "mode": "standard"},
             request_checksum_calculation="when_required",  # ours are sent instead
-            response_checksum_validation="when_required",
             s3={"addressing_style": "path"} if endpoint else None,
         )
         self._threads = Threads(threads, deadline_s=deadline_s)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +20,7 @@ from consumer.stores.s3 import S3Store
 from tests.consumer.stores.writer import TURNS, WRITERS
 from tests.fakes_store import FakeStore
 from tests.proxy_http import HttpProxy, Verdict
-from tests.servers_s3 import S3Server
+from tests.servers_s3 import S3Server, use_credentials
 
 PROCESSES = 4
 HOSTILE = [
@@ -49,9 +49,16 @@ class Place:
     def __init__(self, make: Callable[..., Store], where: dict[str, str] | None = None) -> None:
         self._make = make
         self._where = where
+        self._opened: list[Store] = []
 
     def open(self, **options: int) -> Store:
-        return self._make(**options)
+        self._opened.append(self._make(**options))
+        return self._opened[-1]
+
+    def close(self) -> None:
+        for store in self._opened:
+            if isinstance(store, DirectoryStore | S3Store):
+                store.close()
 
     @property
     def spec(self) -> str:
@@ -61,8 +68,7 @@ class Place:
 
 
 def _bucket(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Place:
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
+    use_credentials(monkeypatch)
     where = {"bucket": server.bucket, "prefix": server.new_prefix(), "endpoint": server.endpoint}
 
     def make(**options: int) -> Store:
@@ -84,23 +90,28 @@ def _memory() -> Place:
     return Place(lambda **_: fake)
 
 
-@pytest.fixture(params=["directory", "s3"])
-def shared(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Place:
-    """A place that several processes can reach."""
-    if request.param == "directory":
-        return _folder(tmp_path / "lake")
-    return _bucket(request.getfixturevalue("s3_server"), monkeypatch)
-
-
-@pytest.fixture(params=["fake", "directory", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+def _place(request: pytest.FixtureRequest) -> Place:
     if request.param == "fake":
         return _memory()
     if request.param == "directory":
-        return _folder(tmp_path / "lake")
+        return _folder(request.getfixturevalue("tmp_path") / "lake")
+    monkeypatch = request.getfixturevalue("monkeypatch")
     return _bucket(request.getfixturevalue("s3_server"), monkeypatch)
+
+
+@pytest.fixture(params=["directory", "s3"])
+def shared(request: pytest.FixtureRequest) -> Iterator[Place]:
+    """A place that several processes can reach."""
+    place = _place(request)
+    yield place
+    place.close()
+
+
+@pytest.fixture(params=["fake", "directory", "s3"])
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    place = _place(request)
+    yield place
+    place.close()
 
 
 @pytest.fixture
@@ -428,8 +439,7 @@ async def lossy(
     s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[S3Store, HttpProxy]]:
     """A bucket behind a proxy that loses answers; nobody waits between tries."""
-    for name, value in s3_server.environment.items():
-        monkeypatch.setenv(name, value)
+    use_credentials(monkeypatch)
 
     async def at_once(_: float) -> None:
         return None

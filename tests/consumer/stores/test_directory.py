@@ -30,8 +30,10 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(root: Path) -> DirectoryStore:
-    return DirectoryStore(root)
+def store(root: Path) -> Iterator[DirectoryStore]:
+    store = DirectoryStore(root)
+    yield store
+    store.close()
 
 
 async def _listed(store: DirectoryStore, prefix: str = "") -> list[str]:

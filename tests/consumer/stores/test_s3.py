@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -16,12 +16,12 @@ from tests.fakes_clock import FakeClock
 from tests.proxy_http import HttpProxy, Verdict
 from tests.servers_s3 import (
     ACCESS_KEY,
-    NO_CREDENTIALS,
     READER_KEY,
     READER_SECRET,
     SECRET_KEY,
     S3Server,
     free_ports,
+    use_credentials,
 )
 
 Opens = Callable[..., S3Store]
@@ -44,17 +44,20 @@ every_verb = pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS.keys())
 
 
 @pytest.fixture
-def opens(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Opens:
+def opens(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opens]:
     """Makes stores at a fresh prefix of the server's bucket, unless told otherwise."""
-    for name, value in s3_server.environment.items():
-        monkeypatch.setenv(name, value)
+    use_credentials(monkeypatch)
     prefix = s3_server.new_prefix()
+    opened: list[S3Store] = []
 
     def make(bucket: str = s3_server.bucket, **options: Any) -> S3Store:
         options = {"prefix": prefix, "endpoint": s3_server.endpoint, **options}
-        return S3Store(bucket, **options)
+        opened.append(S3Store(bucket, **options))
+        return opened[-1]
 
-    return make
+    yield make
+    for store in opened:
+        store.close()
 
 
 @pytest.fixture
@@ -88,7 +91,7 @@ async def test_a_missing_bucket_is_named(opens: Opens, verb: Verb) -> None:
 async def test_a_wrong_secret_is_named(
     opens: Opens, verb: Verb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret")
+    use_credentials(monkeypatch, secret="wrong-secret")
     error = await failure(verb(opens()))
     assert error.reason == "store-credentials"
     assert "AWS_SECRET_ACCESS_KEY" in error.message
@@ -98,10 +101,7 @@ async def test_a_wrong_secret_is_named(
 async def test_credentials_that_nobody_gave_are_named(
     s3_server: S3Server, verb: Verb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in NO_CREDENTIALS.items():
-        monkeypatch.setenv(name, value)
+    use_credentials(monkeypatch, key=None)
     error = await failure(verb(S3Store(s3_server.bucket, endpoint=s3_server.endpoint)))
     assert error.reason == "store-credentials"
     assert "there are no credentials" in error.message
@@ -115,8 +115,7 @@ async def test_a_denied_write_is_named_with_the_permission_it_needs(
     opens: Opens, verb: str, permission: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await opens().create("a", b"1")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", READER_KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", READER_SECRET)
+    use_credentials(monkeypatch, READER_KEY, READER_SECRET)
     reader = opens()
     assert await reader.read("a") is not None
     error = await failure(VERBS[verb](reader))
@@ -169,6 +168,15 @@ async def test_a_server_that_stalls_is_given_up_in_time(
     error = await failure(verb(opens(endpoint=proxy.endpoint, read_timeout_s=0.5)))
     assert error.reason == "store-timeout"
     assert time.monotonic() - started < 5
+
+
+async def test_a_write_that_stalls_is_not_sent_a_second_time(
+    opens: Opens, proxy: HttpProxy
+) -> None:
+    proxy.plan("PUT", *[Verdict.STALL] * 9)
+    store = opens(endpoint=proxy.endpoint, read_timeout_s=0.5)
+    assert (await failure(store.create("a", b"1"))).reason == "store-timeout"
+    assert [method for method, _ in proxy.requests].count("PUT") == 1
 
 
 async def test_the_event_loop_goes_on_while_a_server_stalls(opens: Opens, proxy: HttpProxy) -> None:
@@ -243,6 +251,18 @@ async def test_a_body_damaged_on_its_way_is_refused_and_sent_again(
     assert found is not None
     assert found.data == b"ours"
     assert [method for method, _ in proxy.requests].count("PUT") == 2
+
+
+async def test_an_object_damaged_on_its_way_is_noticed_and_read_again(
+    opens: Opens, proxy: HttpProxy
+) -> None:
+    store = opens(endpoint=proxy.endpoint, sleep=FakeClock().sleep)
+    await store.create("a", b"some bytes")
+    proxy.plan("GET", Verdict.DAMAGE_ANSWER)
+    found = await store.read("a")
+    assert found is not None
+    assert found.data == b"some bytes"
+    assert [method for method, _ in proxy.requests].count("GET") == 2
 
 
 async def test_a_swap_of_a_missing_object_is_a_conflict_as_aws_answers_it(
