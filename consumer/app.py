@@ -49,6 +49,7 @@ __all__ = [
     "make_queue",
     "make_store",
     "now",
+    "our_version",
     "public_key",
     "serve",
 ]

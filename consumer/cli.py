@@ -39,6 +39,27 @@ def main() -> None:
     app()
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from consumer.app import our_version
+
+        sys.stdout.write(our_version() + "\n")
+        raise typer.Exit
+
+
+@app.callback()
+def before(
+    context: typer.Context,
+    config: ConfigOption = None,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print it.", is_eager=True, callback=_print_version),
+    ] = False,
+) -> None:
+    """What may stand before the command."""
+    context.obj = config
+
+
 @app.command()
 def run(config: ConfigOption = None) -> None:
     """Everything in one process: receives webhooks, exports tasks, writes the log. The default for

@@ -22,6 +22,12 @@ FAILED, MISCONFIGURED = 1, 2  # exit codes
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
+
+def _or_before(context: typer.Context, config: Path | None) -> Path | None:
+    """``--config`` may stand before the command as well."""
+    return config or context.find_root().obj
+
+
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
@@ -29,6 +35,7 @@ ConfigOption = Annotated[
         "-c",
         help="The configuration file; groundwire.toml here, if there is one.",
         envvar="GROUNDWIRE_CONFIG",
+        callback=_or_before,
     ),
 ]
 LakeOption = Annotated[

@@ -151,6 +151,12 @@ def test_a_file_that_is_not_there_is_exit_code_2(tmp_path: Path) -> None:
     assert "cannot be read" in result.stderr
 
 
+def test_the_configuration_may_be_named_before_the_command_too(tmp_path: Path) -> None:
+    result = cli({}, "--config", str(tmp_path / "none.toml"), "run")
+    assert (result.exit_code, "cannot be read" in result.stderr) == (2, True)
+    assert cli({}, "-c", str(tmp_path / "none.toml"), "report").exit_code == 2
+
+
 def test_nothing_runs_without_a_source(tmp_path: Path) -> None:
     (tmp_path / "empty.toml").write_text(f'queue = "sqlite://{tmp_path}/q.db"\n')
     result = cli({}, "receive", "-c", str(tmp_path / "empty.toml"))

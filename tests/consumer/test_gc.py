@@ -44,6 +44,7 @@ async def a_lake() -> FakeStore:
     await log.append([{"id": "1", "kind": "started"}])
     await log.close()
     await store.create(STRAY, MASK)
+    await store.create("log/stage/left-by-a-crash", b"staged")
     await store.create(f"notes/{digest(b'{}')}.json", b"{}")
     return store
 

@@ -230,7 +230,9 @@ async def test_a_body_at_the_limit_is_read_and_one_byte_more_is_not(make: Make) 
 
 async def test_a_declared_body_over_the_limit_is_refused_before_it_is_sent(house: House) -> None:
     head = b"POST /hooks/lab HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n"
-    assert (await house.raw(head, until_closed=False)).startswith(b"HTTP/1.1 413")
+    answer = await house.raw(head, until_closed=False)
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert b"Connection: close" in answer  # what follows is no next request
 
 
 async def test_a_chunked_body_over_the_limit_is_refused(make: Make) -> None:
@@ -436,5 +438,5 @@ async def test_the_time_of_the_last_webhook_is_a_metric(house: House) -> None:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - polls with a deadline
+        while not condition():
             await asyncio.sleep(0.005)
