@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from consumer.model import Action, Failure, Outcome, Record, TaskEvent, decode_message
+from consumer.model import Action, Failure, Record, TaskEvent, decode_message
 from consumer.queues.envelope import MAX_FAILURE_CHARS, Envelope, unwrap, wrap
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -88,7 +88,3 @@ def test_foreign_headers_get_defaults(headers: dict[str, Any]) -> None:
 def test_a_time_without_a_zone_is_utc() -> None:
     headers = {"cloudEvents:time": "2026-01-03T00:00:00"}
     assert unwrap(b"?", None, headers, NOW).put_at == LATER
-
-
-def test_an_outcome_names_its_source() -> None:
-    assert "source" in Outcome.__struct_fields__  # what `wrap` relies on for every non-record
