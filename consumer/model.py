@@ -8,6 +8,7 @@ so that they sort as text. Nothing here imports anything of ours.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Literal, TypeVar
@@ -136,6 +137,7 @@ class Mask(_Value, frozen=True):
     reference: str  # never logged: it may be, or become, a signed URL
     kind: str  # "nifti" or "png"
     slot: tuple[str | int, ...] = ()  # where the document names the file, as a JSON path
+    also: tuple[tuple[str | int, ...], ...] = ()  # further such places
     group: str | None = None  # png: Axial, Sagittal, Coronal
     feature: str | None = None  # png: the platform's id of the object
     frame: int | None = None  # png: as the platform counts
@@ -270,6 +272,7 @@ class LakeMove(_Value, frozen=True, omit_defaults=False):
     recipe: str
     manifest_key: str | None
     manifest_sha256: str | None
+    pointer_sha256: str = ""  # of the pointer that carries this, by `pointer_sha256`
 
 
 class Outcome(_Value, frozen=True, tag="outcome"):
@@ -342,6 +345,14 @@ class Pointer(_Value, frozen=True, omit_defaults=False):
     workflow: tuple[str, ...]  # those of them which the platform never takes back
     outcome: Outcome
     format: int = FORMAT
+
+
+def pointer_sha256(pointer: Mapping[str, Any]) -> str:
+    """The SHA-256 of a pointer's canonical JSON, given as plain objects, without the place in it
+    that holds this very hash; so the log covers every byte of ``current.json``."""
+    outcome = pointer["outcome"]
+    move = {k: v for k, v in outcome["move"].items() if k != "pointer_sha256"}
+    return digest(canonical({**pointer, "outcome": {**outcome, "move": move}}))
 
 
 class Failure(_Value, frozen=True):

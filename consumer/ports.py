@@ -174,8 +174,9 @@ class Listed:
 class Store(Protocol):
     """The lake: keys are ``/``-separated, made by ``handlers.layout`` or ``consumer.log`` only.
 
-    Durable on return. Every verb raises ``Transient`` when the store fails or is slow and
-    ``Permanent`` when a person must act (no bucket, denied); both may be called again.
+    Durable on return. Every verb raises ``Transient`` when the store fails, is slow, or waits for a
+    person (no bucket, denied), and may be called again; ``Permanent`` is for what can never work (a
+    key that is too long).
     """
 
     async def read(self, key: str) -> Stored | None:
@@ -191,7 +192,8 @@ class Store(Protocol):
         """
 
     def list(self, prefix: str) -> AsyncIterator[Listed]:
-        """All objects under a prefix that ends in ``/`` (or is empty), in order of their keys."""
+        """All objects under a prefix that ends in ``/`` (or is empty), each once; in order of their
+        keys within a folder, but servers differ in the order of folders and files."""
 
     async def delete(self, key: str) -> None:
         """Removes the object; one that is not there is fine. Only for what nothing refers to."""

@@ -22,8 +22,8 @@ from consumer.model import (
     TaskEvent,
     TaskKey,
     TaskSnapshot,
+    canonical,
     decode,
-    encode,
 )
 from consumer.ports import Ports, Result, Work
 from handlers import layout, pointers, revisions
@@ -214,7 +214,7 @@ async def _move(
     if new is None:
         return None
     pointer_key = layout.pointer_key(project, key.task)
-    await ports.store.swap(pointer_key, encode(new), if_match=found.etag)
+    await ports.store.swap(pointer_key, canonical(new), if_match=found.etag)
     return new.outcome
 
 

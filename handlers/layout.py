@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from string import ascii_uppercase
 
-RESERVED = frozenset({"log", "followers", "tables", "snapshots", "notes"})
+RESERVED = frozenset({"log", "followers", "tables", "snapshots", "notes", "groundwire-check"})
 MAX_NAME = 100  # characters of a component; a file system's limit is 255 bytes
 
 _PLAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._()+,=@-]*[A-Za-z0-9_()+=@-])?", re.ASCII)
@@ -75,17 +75,13 @@ def task_of_pointer(key: str) -> tuple[str, str] | None:
 def series_names(given: Sequence[str | None]) -> list[str]:
     """Distinct file names (without suffix) for a task's series, in their order.
 
-    Unnamed series are A, B, .. Z, AA by their count; a name that is taken already gets ``_1``,
-    ``_2``, ... (RedBrick's export names them so.)
+    An unnamed series is A, B, .. Z, AA by its place among all; a name that is taken already gets
+    ``_1``, ``_2``, ... (RedBrick's own export names them so.)
     """
     taken: set[str] = set()
     names: list[str] = []
-    unnamed = 0
-    for name in given:
-        if name is None or not name.strip():
-            base, unnamed = letters(unnamed), unnamed + 1
-        else:
-            base = safe_name(name)
+    for index, name in enumerate(given):
+        base = letters(index) if name is None or not name.strip() else safe_name(name)
         chosen = base
         count = 0
         while chosen in taken:

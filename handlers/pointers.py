@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from consumer.model import (
     Change,
     ExportRules,
@@ -24,6 +26,7 @@ from consumer.model import (
     canonical,
     digest,
     identifier,
+    pointer_sha256,
 )
 
 CONVERTER_VERSION = 1  # raised when the same masks would become other files
@@ -231,7 +234,7 @@ def _moved(
         history=fresh,
         caused_by=tuple(sorted(set(caused_by))),
     )
-    return Pointer(
+    pointer = Pointer(
         source=task.source,
         project=task.project,
         task=task.task,
@@ -257,3 +260,6 @@ def _moved(
         ),
         outcome=outcome,
     )
+    plain = msgspec.to_builtins(pointer)
+    sealed = msgspec.structs.replace(move, pointer_sha256=pointer_sha256(plain))
+    return msgspec.structs.replace(pointer, outcome=msgspec.structs.replace(outcome, move=sealed))

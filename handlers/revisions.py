@@ -52,14 +52,14 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class _Slot:
-    """A file that the revision needs, and where the document names it."""
+    """A file that the revision needs, and the places where the document names it."""
 
     label: Label
     series: Series
     path: str
     name: str  # the last component of its key
     mask: Mask | None  # None: an empty label map
-    document: tuple[str | int, ...]
+    document: tuple[tuple[str | int, ...], ...]
 
 
 async def write_revision(
@@ -78,7 +78,8 @@ async def write_revision(
     )
     document = copy.deepcopy(snapshot.document)
     for slot, file in zip(slots, masks, strict=True):
-        _name_in(document, slot.document, file.key)
+        for place in slot.document:
+            _name_in(document, place, file.key)
     known = {file.key for file in before.files} if before else set()
     taxonomy = await _write_taxonomy(snapshot, project, before, ports)
     manifest = Manifest(
@@ -142,11 +143,11 @@ def _slots(snapshot: TaskSnapshot) -> Iterator[_Slot]:
         for series, name in zip(label.series, names, strict=True):
             for mask in series.masks:
                 path, last = _mask_path(mask, folder, name)
-                yield _Slot(label, series, path, last, mask, mask.slot)
+                yield _Slot(label, series, path, last, mask, (mask.slot, *mask.also))
             if not series.masks and _is_empty_truth(snapshot, label) and series.dimensions:
                 last = f"{name}.nii.gz"
                 path = f"segmentations/{folder}{last}"
-                yield _Slot(label, series, path, last, None, series.slot)
+                yield _Slot(label, series, path, last, None, (series.slot,))
 
 
 def _mask_path(mask: Mask, folder: str, series_name: str) -> tuple[str, str]:

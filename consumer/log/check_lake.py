@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import msgspec
 from consumer.log.finding import Counts, Findings
 from consumer.log.keys import CHECKPOINT, HEAD, IDS, LOG, STAGE, TILES, VKEY
 from consumer.log.read import LogEntry
-from consumer.model import Manifest, Pointer, decode, digest
+from consumer.model import Manifest, Pointer, canonical, decode, digest, pointer_sha256
 from consumer.ports import Store
 
 _Task = tuple[str, str, str]  # source, project, task
@@ -91,7 +92,11 @@ class LakeCheck:
             self._findings.add(key, "it is no pointer")
             return None
         task = (pointer.source, pointer.project, pointer.task)
-        problem = _disagreement(key, pointer) or self._against_log(task, pointer)
+        problem = (
+            _disagreement(key, pointer)
+            or _unsealed(stored.data, pointer)
+            or self._against_log(task, pointer)
+        )
         if problem:
             self._findings.add(key, problem)
         return task
@@ -210,6 +215,16 @@ def _disagreement(key: str, pointer: Pointer) -> str | None:
     }
     wrong = [name for name, (said, carried) in pairs.items() if said != carried]
     return f"it contradicts its own outcome in {', '.join(wrong)}" if wrong else None
+
+
+def _unsealed(data: bytes, pointer: Pointer) -> str | None:
+    """Every byte follows from the hash that the log holds: the JSON is canonical, and hashed."""
+    plain = json.loads(data)
+    if canonical(plain) != data:
+        return "it is not canonical JSON: somebody else wrote it"
+    if pointer_sha256(plain) != pointer.outcome.move.pointer_sha256:
+        return "its bytes do not have the hash that the log holds of them"
+    return None
 
 
 def _is_pointer(key: str) -> bool:

@@ -171,7 +171,16 @@ def _series(version: Version, images: Images, at: Path) -> tuple[Series, ...]:
     for number in range(count):
         slot: Path = (*at, number, "segmentations") if at else ()
         path = paths.get(number)
-        mask = Mask(reference=json.dumps([version.storage, path]), kind="nifti", slot=slot)
+        mask = Mask(
+            reference=json.dumps([version.storage, path]),
+            kind="nifti",
+            slot=slot,
+            also=tuple(
+                (*at, number, "segmentMap", str(value), "mask") for value in segments[number]
+            )
+            if at
+            else (),
+        )
         series.append(
             Series(
                 name=names[number],

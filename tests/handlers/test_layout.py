@@ -56,9 +56,11 @@ def test_unnamed_series_are_counted_in_letters(index: int, name: str) -> None:
 
 
 def test_duplicate_series_names_get_a_number_and_never_meet() -> None:
-    assert layout.series_names(["x", "x", "x_1", None, "A", "  "]) == [
-        "x", "x_1", "x_1_1", "A", "A_1", "B",
+    assert layout.series_names(["x", "x", "x_1", "D", None, "  "]) == [
+        "x", "x_1", "x_1_1", "D", "E", "F",
     ]  # fmt: skip
+    assert layout.series_names([None, None, "A", "D"]) == ["A", "B", "A_1", "D"]
+    assert layout.series_names(["B", None]) == ["B", "B_1"]
 
 
 @given(st.lists(st.one_of(st.none(), st.sampled_from(["a", "a_1", "A", "", "../a"])), max_size=12))

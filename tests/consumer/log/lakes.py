@@ -16,7 +16,7 @@ from consumer.model import (
     Pointer,
     canonical,
     digest,
-    encode,
+    pointer_sha256,
 )
 from handlers.audit import entries_of
 from tests.consumer.log.logs import writer
@@ -79,17 +79,25 @@ class Lake:
         outcome = Outcome(
             id=f"p/{task}/{move.sequence}", source="s", project="p", task=task, move=move
         )
-        pointer = pointer_of(outcome)
+        pointer = sealed(pointer_of(outcome))
         await self.put_pointer(pointer)
         if logged:
-            await self.log.append(entries_of(outcome))
+            await self.log.append(entries_of(pointer.outcome))
         return pointer
 
     async def put_pointer(self, pointer: Pointer) -> None:
         key = f"p/tasks/{pointer.task}/current.json"
         before = await self.store.read(key)
-        await self.store.swap(key, encode(pointer), if_match=before.etag if before else None)
+        await self.store.swap(key, canonical(pointer), if_match=before.etag if before else None)
         self.pointers[pointer.task] = pointer
+
+
+def sealed(pointer: Pointer) -> Pointer:
+    """With its own hash in the move that it carries."""
+    sha256 = pointer_sha256(msgspec.to_builtins(pointer))
+    move = msgspec.structs.replace(pointer.outcome.move, pointer_sha256=sha256)
+    outcome = msgspec.structs.replace(pointer.outcome, move=move)
+    return msgspec.structs.replace(pointer, outcome=outcome)
 
 
 def pointer_of(outcome: Outcome) -> Pointer:
