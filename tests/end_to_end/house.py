@@ -60,14 +60,15 @@ class House:
         self.processes[name].kill()
         self.processes[name].wait()
 
-    def stop(self, name: str) -> int:
-        """Its exit code after SIGTERM."""
+    async def stop(self, name: str) -> int:
+        """Its exit code after SIGTERM; the platforms go on answering meanwhile."""
         self.processes[name].send_signal(signal.SIGTERM)
-        return self.processes[name].wait(30)
+        return await asyncio.to_thread(self.processes[name].wait, 30)
 
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+    async def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """A command that ends by itself."""
-        return subprocess.run(
+        return await asyncio.to_thread(
+            subprocess.run,
             [*_groundwire(), *command, "--config", str(self.configuration)],
             env=dict(self.environment),
             cwd=self.directory,

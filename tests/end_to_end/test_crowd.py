@@ -147,10 +147,10 @@ async def check_the_end(place: House) -> None:
     assert vkey is not None
     result = await verify(place.store, vkey=vkey.data.decode().strip())
     assert result.findings == ()
-    dead = place.run("dead", "list")
+    dead = await place.run("dead", "list")
     assert dead.returncode == 0, dead.stderr
     assert "no dead letters" in dead.stdout
-    verified = place.run("verify")
+    verified = await place.run("verify")
     assert verified.returncode == 0, verified.stdout + verified.stderr
 
 
@@ -183,9 +183,8 @@ async def test_on_rabbitmq_and_s3_with_a_worker_killed_in_the_middle(
         await place.listening()
         await tell_the_story(place)
         await check_the_end(place)
-        assert [place.stop(name) for name in ("receive", "export-2", "export-3", "audit")] == [
-            0
-        ] * 4
+        for name in ("receive", "export-2", "export-3", "audit"):
+            assert await place.stop(name) == 0, name
 
 
 @pytest.mark.timeout(300)
@@ -205,4 +204,4 @@ async def test_embedded_with_the_whole_process_killed_in_the_middle(tmp_path: Pa
         await until(Agreement(place), within_s=60)
         await until(lambda: everything_is_logged(place), within_s=60)
         await check_the_end(place)
-        assert place.stop("run") == 0
+        assert await place.stop("run") == 0
