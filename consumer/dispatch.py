@@ -102,56 +102,72 @@ class Dispatcher:
                     recorded.add(result.id)
                 await lease.ack()
                 self.metrics.settled(self._lane)
-            except Transient as error:  # the queue itself: the lease comes back by itself
+            except (Transient, Permanent) as error:  # of the queue itself: nothing was settled
                 logger().warning("not settled", reason=error.reason)
+                await lease.retry(self.policy.base_s, self._failure(error))
 
     async def _failed(self, lease: Lease, error: Transient | Permanent) -> None:
         """What failed stands in the log before the lease moves."""
-        failure = Failure(
-            reason=error.reason, message=error.message, at=timestamp(self.ports.clock())
-        )
+        failure = self._failure(error)
         decision = decide(error, lease.attempt, self.policy, self.random)
         await self.queue.put([_record(self._lane, lease, failure, decision)])
-        cause = error.__cause__
-        said: dict[str, Any] = {"reason": error.reason, "attempt": lease.attempt}
+        said = {"reason": error.reason, "attempt": lease.attempt, "detail": error.message}
         if isinstance(decision, Retry):
             await lease.retry(decision.after_s, failure)
             self.metrics.retried(self._lane, error.reason)
-            logger().info("retry", after_s=round(decision.after_s, 1), exc_info=cause, **said)
+            trace = _surprise(error)
+            logger().info("retry", after_s=round(decision.after_s, 1), exc_info=trace, **said)
         else:
             await lease.bury(failure)
             self.metrics.buried(self._lane, error.reason)
-            logger().error("buried", exc_info=cause, **said)
+            logger().error("buried", exc_info=error.__cause__, **said)
 
     async def _in_place(self, batch: Sequence[Lease], stop: asyncio.Event) -> None:
-        tries = 0
+        left, tries = list(batch), 0
         while not stop.is_set():
-            failed: Transient | Permanent | None = None
-            async with aclosing(self._results(batch)) as results:
-                async for work, result in results:
-                    if isinstance(result, Transient | Permanent):
-                        failed = result
-                        break
-                    await cast(Lease, work).ack()
-                    self.metrics.settled(self._lane)
-                    batch = [lease for lease in batch if lease is not work]
-            if not batch:
+            failed = await self._try_in_place(left)
+            if not left:
                 return
             tries += 1
-            failed = failed or UNSETTLED
             self.metrics.retried(self._lane, failed.reason)
-            wait = max(
-                backoff_s(tries, self.policy, self.random), getattr(failed, "after_s", 0) or 0
-            )
+            asked = failed.after_s if isinstance(failed, Transient) else None
+            wait = max(backoff_s(tries, self.policy, self.random), asked or 0.0)
             logger().error(
                 "lane stands still",
                 lane=self._lane,
                 reason=failed.reason,
-                message=failed.message,
+                detail=failed.message,
                 after_s=round(wait, 1),
-                exc_info=failed.__cause__,
+                exc_info=_surprise(failed),
             )
             await _unless(stop, self.sleep(wait))
+
+    async def _try_in_place(self, left: list[Lease]) -> Transient | Permanent:
+        """Settles what it can and takes it out of ``left``; returns why the rest is left."""
+        failed: Transient | Permanent = UNSETTLED
+        try:
+            handling = self.handler.handle(tuple(left), self.ports)
+            async with aclosing(cast(Any, handling)) as results:
+                async for work, result in results:
+                    if isinstance(result, Transient | Permanent):
+                        failed = result
+                        if not isinstance(result, Permanent) or isinstance(work.message, Outcome):
+                            continue  # an outcome is never buried: a person must mend what stops it
+                        await self._failed(work, result)
+                    else:
+                        await work.ack()
+                        self.metrics.settled(self._lane)
+                    left.remove(work)
+        except (Transient, Permanent) as error:
+            failed = error
+        except Exception as error:
+            logger().exception("handler crashed", lane=self._lane)
+            failed = Transient("handler-crashed", f"unexpected {type(error).__name__}")
+        return failed
+
+    def _failure(self, error: Transient | Permanent) -> Failure:
+        at = timestamp(self.ports.clock())
+        return Failure(reason=error.reason, message=error.message, at=at)
 
     @property
     def _lane(self) -> str:
@@ -163,6 +179,11 @@ def _given_up(lease: Lease) -> Permanent | None:
     if lease.failure is None:
         return None
     return Permanent(lease.failure.reason, lease.failure.message)
+
+
+def _surprise(error: Transient | Permanent) -> BaseException | None:
+    """What is worth a traceback at each try: only what nobody foresaw."""
+    return error.__cause__ if error.reason.endswith("-crashed") else None
 
 
 def _record(lane: str, lease: Lease, failure: Failure, decision: Retry | Bury) -> Record:

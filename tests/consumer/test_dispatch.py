@@ -11,7 +11,7 @@ import pytest
 
 from consumer.dispatch import Dispatcher
 from consumer.errors import Permanent, Transient
-from consumer.model import LaneSpec, Record, TaskEvent
+from consumer.model import Change, LakeMove, LaneSpec, Message, Outcome, Record
 from consumer.ports import Ports, Result, Work
 from consumer.retry import Policy
 from consumer.telemetry import Metrics
@@ -22,6 +22,26 @@ EXPORT = LaneSpec(name="export", wants=("event",))
 AUDIT = LaneSpec(name="audit", wants=("event", "outcome", "record"), exclusive=True)
 
 Answer = Result | Exception
+
+
+def outcome(outcome_id: str) -> Outcome:
+    move = LakeMove(
+        project_key="p",
+        sequence=1,
+        change=Change.MOVED,
+        stage=None,
+        old_stage=None,
+        revision=None,
+        old_revision=None,
+        ground_truth=False,
+        was_ground_truth=False,
+        ground_truth_reason=None,
+        label_version=None,
+        recipe="r",
+        manifest_key=None,
+        manifest_sha256=None,
+    )
+    return Outcome(id=outcome_id, source="s", project="p", task="t", move=move)
 
 
 class Scripted:
@@ -38,10 +58,16 @@ class Scripted:
         for work in batch:
             self.handled.append(work.message.id)
             answer = self.answers.get(work.message.id, lambda: None)()
+            if isinstance(answer, RaisedPermanent):
+                raise answer
             if isinstance(answer, Transient | Permanent) or not isinstance(answer, Exception):
                 yield work, answer
             else:
                 raise answer
+
+
+class RaisedPermanent(Permanent):
+    """Raised by the handler as a whole, not given as one event's result."""
 
 
 class House:
@@ -67,7 +93,7 @@ class House:
     async def _sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
 
-    async def work_off(self, *events: TaskEvent) -> None:
+    async def work_off(self, *events: Message) -> None:
         """Until the lane is empty."""
         await self.queue.put(events)
         lane = self.handler.LANE
@@ -146,22 +172,48 @@ async def test_an_event_that_the_broker_gave_up_is_buried_unhandled() -> None:
     assert len(await house.queue.dead(EXPORT, limit=9)) == 1
 
 
-async def test_an_exclusive_lane_is_retried_in_place_and_in_order() -> None:
-    answers = iter([Transient("lake-down"), Permanent("log-key"), None, None, None])
+async def test_an_exclusive_lane_is_retried_in_place_until_it_works() -> None:
+    answers = iter([Transient("lake-down"), OSError("surprise"), None])
     house = House(AUDIT, {"t1-e1": lambda: next(answers)})
     await house.work_off(event("t1"), event("t2"))
-    assert house.handler.handled == ["t1-e1", "t1-e1", "t1-e1", "t2-e1"]
+    assert house.handler.handled == ["t1-e1", "t2-e1", "t1-e1", "t1-e1"]
     assert house.slept == [1.0, 2.0]
     assert await house.queue.dead(AUDIT, limit=9) == []
 
 
-async def test_when_the_queue_is_away_the_lease_is_left_to_come_back() -> None:
+async def test_an_exclusive_lane_buries_a_message_that_can_never_be_logged() -> None:
+    house = House(AUDIT, {"t1-e1": lambda: Permanent("entry-too-large")})
+    await house.work_off(event("t1"), event("t2"))
+    (letter,) = await house.queue.dead(AUDIT, limit=9)
+    assert letter.message.id == "t1-e1"
+    assert ("buried", "entry-too-large") in house.records()
+    assert house.slept == []
+
+
+async def test_an_outcome_is_never_buried() -> None:
+    answers = iter([Permanent("entry-too-large")] * 5 + [None])
+    house = House(AUDIT, {"o1": lambda: next(answers)}, attempts=2)
+    await house.work_off(outcome("o1"))
+    assert house.handler.handled == ["o1"] * 6
+    assert await house.queue.dead(AUDIT, limit=9) == []
+
+
+async def test_a_failure_of_the_log_as_a_whole_buries_nothing() -> None:
+    answers = iter([RaisedPermanent("log-key-mismatch")] * 4 + [None])
+    house = House(AUDIT, {"t1-e1": lambda: next(answers)}, attempts=2)
+    await house.work_off(event("t1"))
+    assert len(house.slept) == 4
+    assert await house.queue.dead(AUDIT, limit=9) == []
+
+
+async def test_when_the_queue_takes_no_record_the_lease_goes_back_unchanged_in_place() -> None:
     house = House(EXPORT, {"t1-e1": lambda: Transient("platform-down")})
     await house.queue.put([event("t1")])
     leases = await house.queue.take(EXPORT)
     house.queue.failing = Transient("queue-unavailable")
     await house.dispatcher.dispatch(leases, asyncio.Event())
-    assert [lease.verb for lease in house.queue.leased["export"]] == [None]
+    assert [lease.verb for lease in leases] == ["retry"]
+    assert house.queue.messages("export") == [event("t1")]
 
 
 async def test_stopping_ends_the_wait_for_work() -> None:
