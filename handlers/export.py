@@ -193,7 +193,7 @@ async def _move(
     if isinstance(answer, Missing):
         _confirm_missing(works, old, rules.deletion_confirmed_after_s)
         new = pointers.deleted_pointer(
-            old, answer, project_key=project, recipe=recipe, caused_by=caused_by
+            old, key, project_key=project, recipe=recipe, caused_by=caused_by
         )
     else:
         _confirm_current(works, old, answer, rules.deletion_confirmed_after_s)

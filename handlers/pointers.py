@@ -22,6 +22,7 @@ from consumer.model import (
     Pointer,
     SeenLabel,
     TaskEvent,
+    TaskKey,
     TaskSnapshot,
     canonical,
     digest,
@@ -80,6 +81,21 @@ def shows(snapshot: TaskSnapshot | Missing, event: TaskEvent) -> bool:
     return True
 
 
+class _Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """How a task stands: what a pointer says of now, without how it came to be."""
+
+    name: str
+    stage: str | None = None
+    ground_truth: bool = False
+    ground_truth_label: str | None = None
+    ground_truth_reason: str | None = None
+    revision: str | None = None
+    manifest: str | None = None  # key
+    label_version: str | None = None
+    labels: dict[str, SeenLabel] = {}
+    recipe: str
+
+
 def next_pointer(
     old: Pointer | None,
     snapshot: TaskSnapshot,
@@ -95,38 +111,32 @@ def next_pointer(
 
     ``new_files``: the revision's masks are not the old revision's.
     """
-    seen = frozenset(old.history) if old else frozenset()
-    fresh = tuple(item for item in snapshot.history if item.id not in seen)
-    version = label_version(snapshot)
-    if old is not None and not fresh and _same(old, snapshot, version, recipe, revision):
-        return None
-    change = _change(old, snapshot, revision, new_files=new_files)
-    return _moved(
-        old,
-        snapshot,
-        project_key=project_key,
-        change=change,
-        stage=snapshot.stage,
+    standing = _Standing(
         name=snapshot.name,
+        stage=snapshot.stage,
         ground_truth=snapshot.ground_truth,
         ground_truth_label=snapshot.ground_truth_label,
         ground_truth_reason=snapshot.ground_truth_reason,
         revision=revision,
-        manifest_key=manifest_key,
-        version=version,
+        manifest=manifest_key,
+        label_version=label_version(snapshot),
         labels={
             label.id: SeenLabel(version=label.version, updated_at=label.updated_at)
             for label in snapshot.labels
         },
         recipe=recipe,
-        fresh=fresh,
-        caused_by=caused_by,
     )
+    seen = frozenset(old.history) if old else frozenset()
+    fresh = tuple(item for item in snapshot.history if item.id not in seen)
+    if old and not fresh and old.change is not Change.DELETED and _standing_of(old) == standing:
+        return None
+    change = _change(old, standing, new_files=new_files)
+    return _moved(old, snapshot.key, standing, change, fresh, project_key, caused_by)
 
 
 def deleted_pointer(
     old: Pointer | None,
-    missing: Missing,
+    key: TaskKey,
     *,
     project_key: str,
     recipe: str,
@@ -135,24 +145,9 @@ def deleted_pointer(
     """The pointer of a task that is gone; None when it says so already."""
     if old is not None and old.change is Change.DELETED:
         return None
-    return _moved(
-        old,
-        missing,
-        project_key=project_key,
-        change=Change.DELETED,
-        stage=None,
-        name=old.name if old else missing.task,
-        ground_truth=False,
-        ground_truth_label=None,
-        ground_truth_reason="deleted",
-        revision=None,
-        manifest_key=None,
-        version=None,
-        labels={},
-        recipe=recipe,
-        fresh=(),
-        caused_by=caused_by,
-    )
+    name = old.name if old else key.task
+    standing = _Standing(name=name, ground_truth_reason="deleted", recipe=recipe)
+    return _moved(old, key, standing, Change.DELETED, (), project_key, caused_by)
 
 
 def masks_of(files: Sequence[FileRef]) -> frozenset[tuple[str, str]]:
@@ -160,51 +155,27 @@ def masks_of(files: Sequence[FileRef]) -> frozenset[tuple[str, str]]:
     return frozenset((file.path, file.sha256) for file in files if file.path != DOCUMENT)
 
 
-def _same(
-    old: Pointer,
-    snapshot: TaskSnapshot,
-    version: str | None,
-    recipe: str,
-    revision: str | None,
-) -> bool:
-    return (
-        old.change is not Change.DELETED
-        and (old.name, old.stage) == (snapshot.name, snapshot.stage)
-        and (old.ground_truth, old.ground_truth_label, old.ground_truth_reason)
-        == (snapshot.ground_truth, snapshot.ground_truth_label, snapshot.ground_truth_reason)
-        and (old.label_version, old.recipe, old.revision) == (version, recipe, revision)
-    )
+def _standing_of(pointer: Pointer) -> _Standing:
+    return _Standing(**{name: getattr(pointer, name) for name in _Standing.__struct_fields__})
 
 
-def _change(
-    old: Pointer | None, snapshot: TaskSnapshot, revision: str | None, *, new_files: bool
-) -> Change:
+def _change(old: Pointer | None, now: _Standing, *, new_files: bool) -> Change:
     had_files = old is not None and old.revision is not None
     was_ground_truth = old is not None and old.ground_truth
-    if (was_ground_truth and not snapshot.ground_truth) or (had_files and revision is None):
+    if (was_ground_truth and not now.ground_truth) or (had_files and now.revision is None):
         return Change.RETRACTED
-    if revision is not None and (new_files or not had_files):
+    if now.revision is not None and (new_files or not had_files):
         return Change.EXPORTED
     return Change.MOVED
 
 
 def _moved(
     old: Pointer | None,
-    task: TaskSnapshot | Missing,
-    *,
-    project_key: str,
+    key: TaskKey,
+    now: _Standing,
     change: Change,
-    stage: str | None,
-    name: str,
-    ground_truth: bool,
-    ground_truth_label: str | None,
-    ground_truth_reason: str | None,
-    revision: str | None,
-    manifest_key: str | None,
-    version: str | None,
-    labels: dict[str, SeenLabel],
-    recipe: str,
     fresh: tuple[HistoryItem, ...],
+    project_key: str,
     caused_by: Sequence[str],
 ) -> Pointer:
     sequence = old.sequence + 1 if old else 1
@@ -213,53 +184,49 @@ def _moved(
         project_key=project_key,
         sequence=sequence,
         change=change,
-        stage=stage,
+        stage=now.stage,
         old_stage=old.stage if old else None,
-        revision=revision,
+        revision=now.revision,
         old_revision=old.revision if old else None,
-        ground_truth=ground_truth,
+        ground_truth=now.ground_truth,
         was_ground_truth=was_ground_truth,
-        ground_truth_reason=ground_truth_reason,
-        label_version=version,
-        recipe=recipe,
-        manifest_key=manifest_key,
-        manifest_sha256=revision,
+        ground_truth_reason=now.ground_truth_reason,
+        label_version=now.label_version,
+        recipe=now.recipe,
+        manifest_key=now.manifest,
+        manifest_sha256=now.revision,
     )
     outcome = Outcome(
-        id=f"{project_key}/{task.task}/{sequence}",
-        source=task.source,
-        project=task.project,
-        task=task.task,
+        id=f"{project_key}/{key.task}/{sequence}",
+        source=key.source,
+        project=key.project,
+        task=key.task,
         move=move,
         history=fresh,
         caused_by=tuple(sorted(set(caused_by))),
     )
-    pointer = Pointer(
-        source=task.source,
-        project=task.project,
-        task=task.task,
-        name=name,
-        sequence=sequence,
-        change=change,
-        stage=stage,
-        ground_truth=ground_truth,
-        was_ground_truth=was_ground_truth,
-        ground_truth_label=ground_truth_label,
-        ground_truth_reason=ground_truth_reason,
-        revision=revision,
-        manifest=manifest_key,
-        manifest_sha256=revision,
-        label_version=version,
-        labels=labels,
-        recipe=recipe,
-        latest_manifest=manifest_key or (old.latest_manifest if old else None),
-        history=(*(old.history if old else ()), *(item.id for item in fresh)),
-        workflow=(
-            *(old.workflow if old else ()),
-            *(item.id for item in fresh if item.workflow),
-        ),
-        outcome=outcome,
+    workflow = (item.id for item in fresh if item.workflow)
+    return _sealed(
+        Pointer(
+            source=key.source,
+            project=key.project,
+            task=key.task,
+            sequence=sequence,
+            change=change,
+            was_ground_truth=was_ground_truth,
+            manifest_sha256=now.revision,
+            latest_manifest=now.manifest or (old.latest_manifest if old else None),
+            history=(*(old.history if old else ()), *(item.id for item in fresh)),
+            workflow=(*(old.workflow if old else ()), *workflow),
+            outcome=outcome,
+            **msgspec.structs.asdict(now),
+        )
     )
-    plain = msgspec.to_builtins(pointer)
-    sealed = msgspec.structs.replace(move, pointer_sha256=pointer_sha256(plain))
-    return msgspec.structs.replace(pointer, outcome=msgspec.structs.replace(outcome, move=sealed))
+
+
+def _sealed(pointer: Pointer) -> Pointer:
+    """With its own hash in the move that it carries, which the log will hold."""
+    sha256 = pointer_sha256(msgspec.to_builtins(pointer))
+    move = msgspec.structs.replace(pointer.outcome.move, pointer_sha256=sha256)
+    outcome = msgspec.structs.replace(pointer.outcome, move=move)
+    return msgspec.structs.replace(pointer, outcome=outcome)
