@@ -144,8 +144,11 @@ def demo(
     Example: `groundwire demo --once --dir /tmp/demo`
     """
     from consumer.demo import story
+    from consumer.telemetry import configure_logging
 
-    if not story.run(directory, once=once, queue=queue, lake=lake, console=Console()):
+    configure_logging(level="ERROR")
+    place = directory.absolute()
+    if not do(story.play(place, once=once, queue=queue, lake=lake, console=Console())):
         raise typer.Exit(FAILED)
 
 

@@ -28,6 +28,7 @@ from consumer.log.read import entries, published
 from consumer.log.verify import verify
 from consumer.model import Pointer, decode
 from consumer.ports import Store
+from consumer.serve import Failed
 from consumer.settings import Settings, load
 from consumer.settings_values import Address
 
@@ -40,6 +41,7 @@ QUIET_LOOKS = 3
 class Running:
     """Where the software under the story listens."""
 
+    serving: asyncio.Future[None] = field(init=False)
     addresses: dict[str, Address] = field(default_factory=dict)
     ready: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -62,24 +64,16 @@ class View:
     log_size: int
 
 
-def run(
-    directory: Path, *, once: bool, queue: str | None, lake: str | None, console: Console
-) -> bool:
-    """Plays in a loop of its own; True when the log verifies at the end."""
-    return asyncio.run(
-        play(directory.absolute(), once=once, queue=queue, lake=lake, console=console)
-    )
-
-
 async def play(
     directory: Path,
     *,
-    once: bool,
-    queue: str | None,
-    lake: str | None,
+    once: bool = True,
+    queue: str | None = None,
+    lake: str | None = None,
     console: Console,
 ) -> bool:
-    """Tells the story; True when the log verifies at its end. ``once``: does not go on serving."""
+    """Tells the story in ``directory`` (absolute); True when the log verifies at its end.
+    ``once``: does not go on serving. Raises `ConfigurationError` and `Failed`."""
     screen = Screen(console)
     cast = _cast()
     async with AsyncExitStack() as stack:
@@ -94,12 +88,18 @@ async def play(
         session = await stack.enter_async_context(aiohttp.ClientSession())
         _introduce(screen, directory, running, str(settings.lake))
         director = Director(screen, cast, store, running, session)
-        for number, scene in enumerate(SCENES, 1):
-            await director.play(number, scene)
+        telling = asyncio.ensure_future(director.tell())
+        await asyncio.wait({telling, running.serving}, return_when=asyncio.FIRST_COMPLETED)
+        if not telling.done():  # interrupted, or Groundwire failed
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
+            await running.serving
+            raise Failed("the story was interrupted")
+        await telling
         sound = await _ending(screen, store, str(settings.lake), configuration)
         if not once:
             screen.say("\nGroundwire and both platforms keep serving; Ctrl-C ends them.", "bold")
-            await asyncio.Event().wait()
+            await running.serving
     return sound
 
 
@@ -117,8 +117,9 @@ def _cast() -> Cast:
 @asynccontextmanager
 async def _groundwire(settings: Settings) -> AsyncIterator[Running]:
     """`groundwire run` in this process, until the block ends."""
-    running, stop = Running(), asyncio.Event()
-    serving = asyncio.ensure_future(
+    stop = asyncio.Event()
+    running = Running()
+    running.serving = asyncio.ensure_future(
         app.serve(
             settings,
             command="demo",
@@ -129,15 +130,15 @@ async def _groundwire(settings: Settings) -> AsyncIterator[Running]:
         )
     )
     ready = asyncio.ensure_future(running.ready.wait())
-    await asyncio.wait({serving, ready}, return_when=asyncio.FIRST_COMPLETED)
-    if serving.done():
+    await asyncio.wait({running.serving, ready}, return_when=asyncio.FIRST_COMPLETED)
+    if running.serving.done():
         ready.cancel()
-        await serving  # raises why it ended
+        await running.serving  # raises why it ended
     try:
         yield running
     finally:
         stop.set()
-        await serving
+        await asyncio.wait({running.serving})
 
 
 class Director:
@@ -158,7 +159,11 @@ class Director:
         self._session = session
         self._view = View({}, {}, 0)
 
-    async def play(self, number: int, scene: Scene) -> None:
+    async def tell(self) -> None:
+        for number, scene in enumerate(SCENES, 1):
+            await self._play(number, scene)
+
+    async def _play(self, number: int, scene: Scene) -> None:
         self._screen.scene(number, scene)
         if not self._view.log_size:
             self._view = await _look(self._store)
@@ -200,11 +205,15 @@ class Director:
 
     async def _settled(self) -> None:
         """Until the metrics say, several times in a row, that no lane holds anything."""
-        async with asyncio.timeout(SETTLED_WITHIN_S):
-            quiet = 0
-            while quiet < QUIET_LOOKS:
-                quiet = quiet + 1 if await self._is_quiet() else 0
-                await asyncio.sleep(POLL_S)
+        try:
+            async with asyncio.timeout(SETTLED_WITHIN_S):
+                quiet = 0
+                while quiet < QUIET_LOOKS:
+                    quiet = quiet + 1 if await self._is_quiet() else 0
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError as error:
+            said = f"the lanes are not empty after {SETTLED_WITHIN_S:g} s; is the queue shared?"
+            raise Failed(said) from error
 
     async def _is_quiet(self) -> bool:
         async with self._session.get(f"{self._running.url('admin')}/metrics") as response:
