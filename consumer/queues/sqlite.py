@@ -1,10 +1,10 @@
 """The queue in one SQLite file: the same lanes without a server, for one machine.
 
-At least once, by leases with an expiry: a lease is renewed while its process lives, and lapses when
-the process is killed, so that another (or the next start) takes the message. Verbs match the
-lease's token and expiry in the statement that acts, so a stale one changes nothing. Several
-processes may share the file: puts of the same process wake a waiting take at once, those of others
-are seen within ``POLL_S``.
+At least once, by leases with an expiry: a lease is renewed while its process lives. When that is
+killed, the next take sees it by the free lock (`sqlite_holders`) and has the messages at once; when
+it is stopped, or locks do not work, they lapse by time. Verbs match the lease's token and expiry in
+the statement that acts, so a stale one changes nothing. Several processes may share the file: puts
+of the same process wake a waiting take at once, those of others are seen within ``POLL_S``.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ from consumer.ports import Clock, LaneDepth, Lease
 from consumer.queues import sqlite_rows as rows
 from consumer.queues.body import UNREADABLE, readable, to_bytes
 from consumer.queues.sqlite_file import SqliteFile
+from consumer.queues.sqlite_holders import Holders
 from consumer.queues.sqlite_rows import Row
 
 LEASE_S = 30.0
-POLL_S = 0.2  # how late another process's put, or a retry, may be seen
+POLL_S = 0.2  # how late another process's put or death, or a retry, may be seen
 
 Verb = Callable[[sqlite3.Connection, float], None]  # the second is the time now
 
@@ -76,8 +77,8 @@ class SqliteLease:
 class SqliteQueue:
     """`consumer.ports.Queue` and `DeadLetters` in one file.
 
-    A lease lasts ``lease_s`` beyond the last sign of life of its process. Putting an id again while
-    its row waits unleased leaves one row, whose next try is brought forward.
+    A lease lasts until its process dies, and at most ``lease_s`` beyond its last renewal. Putting
+    an id again while its row waits unleased leaves one row, whose next try is brought forward.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class SqliteQueue:
         self._deadline_s = put_deadline_s
         self._file = SqliteFile(path, rows.SCHEMA, busy_s=put_deadline_s)
         self._holder = secrets.token_hex(8)
+        self._holders = Holders(path.with_name(f"{path.name}-holders"), self._holder)
         self._claims = count(1)
         self._held: dict[int, Row] = {}
         self._woken = {name: asyncio.Event() for name in self._lanes}
@@ -104,6 +106,7 @@ class SqliteQueue:
 
     async def open(self) -> None:
         await self._file.open()
+        await self._file.read(lambda _: self._holders.enter())
         self._renewal = asyncio.create_task(self._stay_alive())
 
     async def close(self) -> None:
@@ -114,8 +117,11 @@ class SqliteQueue:
             await asyncio.gather(self._renewal, *self._unclaims, return_exceptions=True)
         held = tuple(self._held.values())
         self._held.clear()
+        gave_back = False
         with contextlib.suppress(Transient):
             await self._file.write(lambda db: self._leave(db, held))
+            gave_back = True
+        self._holders.leave(keep_file=not gave_back)
         await self._file.close()
 
     async def ready(self) -> None:
@@ -147,6 +153,7 @@ class SqliteQueue:
             woken = self._woken[lane.name]
             woken.clear()
             try:
+                await self._end_the_dead()
                 if await self._due(lane, 1):
                     await self._linger(lane)
                     if leases := await self._claim(lane):
@@ -188,6 +195,18 @@ class SqliteQueue:
             await self._file.write(lambda db: verb(db, self._time()))
         except Transient as error:
             _log.warning("message-kept", reason=error.reason, error=error.message)
+
+    async def _end_the_dead(self) -> None:
+        """What dead processes had leased is free from here on."""
+        if await self._file.read(lambda _: self._holders.gone()):
+            ended = await self._file.write(self._lapse)
+            await self._file.read(lambda _: self._holders.forget(ended))
+
+    def _lapse(self, db: sqlite3.Connection) -> list[str]:
+        gone = self._holders.gone()  # again: in the transaction nobody can lease who just enters
+        for holder in gone:
+            rows.lapse(db, holder)
+        return gone
 
     async def _linger(self, lane: LaneSpec) -> None:
         with contextlib.suppress(TimeoutError):

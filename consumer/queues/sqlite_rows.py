@@ -1,8 +1,8 @@
 """The lanes as rows: every statement of the SQLite queue, run inside somebody else's transaction.
 
-A row is leased while ``leased_until`` lies ahead, to whoever holds its ``token``; a lapsed lease is
-no lease. Times are seconds since the epoch, as the caller's clock tells them. Rows keep their
-``seq`` for life, so what is given back stands where it stood.
+A row is leased while ``leased_until`` lies ahead, to whoever holds its ``token``, which begins with
+the holder's name; a lapsed lease is no lease. Times are seconds since the epoch, as the caller's
+clock tells them. Rows keep their ``seq`` for life, so what is given back stands where it stood.
 """
 
 from __future__ import annotations
@@ -129,6 +129,14 @@ def give_back(db: Connection, rows: Iterable[Row]) -> None:
 
 def leave(db: Connection, holder: str) -> None:
     db.execute("DELETE FROM holders WHERE holder = ?", (holder,))
+
+
+def lapse(db: Connection, holder: str) -> None:
+    """Ends everything that a dead holder had leased, and its place in exclusive lanes."""
+    db.execute(
+        "UPDATE messages SET token = NULL, leased_until = 0 WHERE token GLOB ?", (f"{holder}-*",)
+    )
+    leave(db, holder)
 
 
 def remove(db: Connection, row: Row, now: float) -> None:
