@@ -6,13 +6,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check bench lock install system clean
+.PHONY: demo test vendor check bench lock install system clean
 
 demo: install
 	$(BIN)/groundwire demo $(ARGS)
 
 test: install system
 	$(BIN)/python -m pytest $(ARGS)
+
+# The vendors' own SDKs, unmodified, against the simulated platforms; installs them first (1 GB).
+vendor: install
+	$(BIN)/python -m pytest -m vendor $(ARGS)
 
 check: install
 	$(BIN)/ruff check .

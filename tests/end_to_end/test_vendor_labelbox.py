@@ -23,7 +23,7 @@ SCRIPT = Path(__file__).with_name("vendor_labelbox.py")
 CACHE = Path(__file__).parents[2] / ".venv-labelbox-sdk"
 PNG = b"\x89PNG\r\n\x1a\n of the liver"
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.vendor, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ _ROOT = Path(__file__).parents[2]
 _SCRIPT = Path(__file__).with_name("vendor_redbrick.py")
 _SDK = "redbrick-sdk==2.35.4"
 
-pytestmark = pytest.mark.timeout(600)  # the first run installs the SDK
+pytestmark = [pytest.mark.vendor, pytest.mark.timeout(600)]  # the first run installs the SDK
 
 
 @pytest.fixture(scope="session")
