@@ -109,7 +109,7 @@ def next_pointer(
 ) -> Pointer | None:
     """The pointer that shows ``snapshot``; None when the old one does already.
 
-    ``new_files``: the revision's masks are not the old revision's.
+    ``new_files``: the revision's labels are not the old revision's, or were made otherwise.
     """
     standing = _Standing(
         name=snapshot.name,

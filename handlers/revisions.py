@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,16 +35,18 @@ from consumer.model import (
 from consumer.ports import Ports
 from handlers import layout
 from handlers.formats import nifti, png
-from handlers.pointers import DOCUMENT, masks_of
+from handlers.pointers import DOCUMENT, label_version, masks_of
 
 DOWNLOADS = 4  # of one task at a time
 MAX_DOCUMENT_BYTES = 64 << 20
+# Of the whole process, so that its memory is bounded by two volumes however many tasks are in work.
+CONVERSIONS = ThreadPoolExecutor(max_workers=2, thread_name_prefix="convert")
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A revision that is in the lake: its manifest's key and hash, and whether its masks differ
-    from those of the revision before."""
+    """A revision that is in the lake: its manifest's key and hash, and whether its labels or its
+    recipe are others than those of the revision before."""
 
     revision: str
     manifest_key: str
@@ -105,6 +108,7 @@ async def write_revision(
         pointer is not None
         and before is not None
         and pointer.recipe == recipe
+        and pointer.label_version == label_version(snapshot)
         and masks_of(before.files) == masks_of(manifest.files)
     )
     return Written(revision=revision, manifest_key=key, new_files=not same)
@@ -218,11 +222,11 @@ def _renamed_categories(file: FileRef, segments: Sequence[Segment]) -> FileRef:
 
 async def _write_mask(slot: _Slot, snapshot: TaskSnapshot, ports: Ports) -> FileRef:
     if slot.mask is None:
-        data, described = await asyncio.to_thread(_empty_label_map, slot.series)
+        data, described = await _converted(_empty_label_map, slot.series)
     else:
         raw = await ports.platforms[snapshot.source].download(snapshot, slot.mask)
         convert = _checked_png if slot.mask.kind == "png" else _canonical_label_map
-        data, described = await asyncio.to_thread(convert, raw, slot.series)
+        data, described = await _converted(convert, raw, slot.series)
     sha256 = digest(data)
     key = layout.file_key(ports.project_key(snapshot.key), snapshot.task, sha256, slot.name)
     await ports.store.create(key, data)
@@ -241,6 +245,12 @@ async def _write_mask(slot: _Slot, snapshot: TaskSnapshot, ports: Ports) -> File
         geometry=described.geometry,
         labels=described.labels,
     )
+
+
+async def _converted(
+    convert: Callable[..., tuple[bytes, _Described]], *arguments: Any
+) -> tuple[bytes, _Described]:
+    return await asyncio.get_running_loop().run_in_executor(CONVERSIONS, convert, *arguments)
 
 
 @dataclass(frozen=True, slots=True)

@@ -231,6 +231,14 @@ async def test_a_new_label_version_is_a_new_revision_and_the_old_one_stays_reada
         assert digest(await house.bytes(file.key)) == file.sha256
 
 
+async def test_labels_without_masks_are_exported_when_their_version_changes() -> None:
+    house = House()
+    await house.see(labels=(nifti_label(drawn=False),), stage="Review_1")
+    result = await house.see(labels=(nifti_label(version="v2", drawn=False),), stage="Review_1")
+    assert isinstance(result, Outcome)
+    assert result.move.change is Change.EXPORTED
+
+
 async def test_a_task_that_is_sent_back_leaves_the_ground_truth_at_once() -> None:
     house = House()
     await house.see(**TRUTH)
