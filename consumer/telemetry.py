@@ -78,8 +78,7 @@ class Metrics:
         self._fetch = _histogram(registry, "fetch_seconds", "Asking a platform", "source", "ok")
         self._download = _histogram(registry, "download_seconds", "One mask", "source")
         self._bytes = _counter(registry, "download_bytes", "Bytes of masks fetched", "source")
-        self._log_size = _gauge(registry, "log_entries", "Entries in the audit log")
-        self._log_age = _gauge(registry, "log_age_seconds", "Age of the log's newest entry")
+        self._log: dict[str, Gauge] = {}
         self._scrape = _gauge(
             registry, "observed", "1 when the last look succeeded, 0 when it failed", "what"
         )
@@ -121,9 +120,9 @@ class Metrics:
 
     def log_state(self, entries: int, age_s: float | None) -> None:
         """``age_s`` is the time since the newest entry was logged, if there is one."""
-        self._log_size.set(entries)
+        self._of_log("log_entries", "Entries in the audit log").set(entries)
         if age_s is not None:
-            self._log_age.set(age_s)
+            self._of_log("log_age_seconds", "Age of the log's newest entry").set(age_s)
 
     def observed(self, what: str, *, ok: bool) -> None:
         """Whether a lane (``queue-NAME``) could be looked at: when not, its numbers are old."""
@@ -132,6 +131,13 @@ class Metrics:
     def render(self) -> bytes:
         """The text that Prometheus scrapes (version 0.0.4)."""
         return generate_latest(self.registry)
+
+    def _of_log(self, name: str, about: str) -> Gauge:
+        """Made when it is first told: a process that writes no log must not say that the log is
+        empty and brand new, which would silence every alarm about it."""
+        if name not in self._log:
+            self._log[name] = _gauge(self.registry, name, about)
+        return self._log[name]
 
     def _source(self, name: str) -> str:
         return name if name in self._sources else UNKNOWN

@@ -224,3 +224,14 @@ def test_the_log_has_a_size_and_an_age() -> None:
     metrics.log_state(43, 12.5)
     assert sample(metrics, "log_entries") == 43
     assert sample(metrics, "log_age_seconds") == 12.5
+
+
+def test_a_process_that_writes_no_log_says_nothing_of_it() -> None:
+    assert b"groundwire_log_" not in Metrics(["lab"]).render()
+
+
+def test_an_empty_log_has_a_size_and_no_age() -> None:
+    metrics = Metrics()
+    metrics.log_state(0, None)
+    assert sample(metrics, "log_entries") == 0
+    assert b"groundwire_log_age_seconds" not in metrics.render()
