@@ -17,6 +17,7 @@ from consumer.cli_shared import (
     LakeOption,
     do,
     end,
+    err,
     lake_settings,
     out,
     read,
@@ -85,18 +86,23 @@ def report(
     Example: `groundwire report --ground-truth -o report.json`
     """
     from consumer import app as house
-    from consumer.log.read import entries
+    from consumer.log.read import entries, published
     from consumer.log.report import Report
 
-    store = house.make_store(lake_settings(config, lake))
+    found = lake_settings(config, lake)
+    store = house.make_store(found)
+    collected = Report(task=task, ground_truth=ground_truth)
 
-    async def reporting() -> list[dict[str, Any]]:
-        collected = Report(task=task, ground_truth=ground_truth)
+    async def reporting() -> bool:
         async for entry in entries(store):
             collected.add(entry.data)
-        return collected.rows()
+        return await published(store) is not None
 
-    text = json.dumps(do(reporting()), indent=2, ensure_ascii=False) + "\n"
+    if not do(reporting()):
+        err.print(escape(f"groundwire: there is no log in {found.lake.shown} yet"))
+    elif task is not None and not collected.seen:
+        end(FAILED, f"the log in {found.lake.shown} tells of no task {task}")
+    text = json.dumps(collected.rows(), indent=2, ensure_ascii=False) + "\n"
     if output is None:
         sys.stdout.write(text)
     else:

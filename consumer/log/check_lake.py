@@ -106,6 +106,7 @@ class LakeCheck:
         index, entry = self._newest.get(task, (-1, {}))
         logged = int(entry.get("sequence", 0))
         if move.sequence > logged:
+            self._findings.ahead += 1
             self._findings.note(
                 f"task {task[2]} of {task[0]}: move {move.sequence} is not in the log yet; "
                 "its message is on the way, or the next event of the task brings it"

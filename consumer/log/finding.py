@@ -28,6 +28,7 @@ class Findings:
         self.kept: list[Finding] = []
         self.count = 0
         self.notes: list[str] = []
+        self.ahead = 0  # tasks whose pointer the log does not tell of yet
 
     def add(self, place: str, problem: str, *, entry: int | None = None) -> None:
         self.count += 1
@@ -70,6 +71,7 @@ class Verification:
     notes: tuple[str, ...] = ()
     unreferenced: tuple[str, ...] = ()
     counts: Counts = field(default_factory=Counts)
+    ahead: int = 0  # tasks whose pointer the log does not tell of yet: nobody signed for it
 
     @property
     def ok(self) -> bool:
@@ -92,7 +94,10 @@ class Verification:
         )
         if self.prefix_checked is not None and self.ok:
             yield f"It extends your checkpoint of {self.prefix_checked} entries."
+        if self.ahead:
+            yield f"{self.ahead} pointer(s) ahead of the log are not covered by it yet."
         if self.ok and self.origin_checked:
-            yield "Everything fits, and the key you gave signed it."
+            rest = "Everything else" if self.ahead else "Everything"
+            yield f"{rest} fits, and the key you gave signed it."
         elif self.ok:
             yield "Consistent in itself, origin not checked: give the public key with --key."

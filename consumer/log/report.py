@@ -1,8 +1,13 @@
 """The audit trail of tasks, from log entries alone, in the shape of RedBrick's report. Pure.
 
-``[{"taskId", "currentStageName", "events": [{"eventType", "createdAt", "isGroundTruth",
-"createdBy" | "assignee", "stage"}]}]``: what an event does not have is left out. Tasks come in the
-order in which the log first tells of them, their events oldest first.
+``[{"taskId", "currentStageName", "events": [{"eventType", "createdAt", ...}]}]``. What follows
+depends on the event, as on the vendor's page: a creation has ``isGroundTruth`` and ``createdBy``,
+an assignment ``assignee`` and ``stage``, the rest ``updatedBy`` and ``stage``; what nobody told is
+left out. Tasks come in the order in which the log first tells of them, their events oldest first.
+
+No event is left out. The vendor's own report drops a save that anything followed, and calls a move
+out of the ground truth an edit of it; here the save stays, and the move is a move. Who assigned
+somebody has no place in the vendor's shape: the log has it.
 """
 
 from __future__ import annotations
@@ -10,11 +15,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from consumer.model import EventType
+
 Entry = Mapping[str, Any]
 _Key = tuple[str, str, str]
-
-# report's name, entry's name, in the report's order
-_OPTIONAL = (("createdBy", "actor"), ("assignee", "assignee"), ("stage", "stage"))
 
 
 class Report:
@@ -36,6 +40,11 @@ class Report:
             events.append(_event(entry))
         else:
             self._newest[key] = (entry["stage"], bool(entry["ground_truth"]))
+
+    @property
+    def seen(self) -> bool:
+        """Whether the log tells of what was asked for at all."""
+        return bool(self._events)
 
     def rows(self) -> list[dict[str, Any]]:
         """With ``ground_truth``, only tasks whose newest pointer move left them in it."""
@@ -59,12 +68,20 @@ def report(
 
 
 def _event(entry: Entry) -> dict[str, Any]:
-    event = {
-        "eventType": entry["type"],
-        "createdAt": entry["at"],
-        "isGroundTruth": bool(entry.get("ground_truth", False)),
-    }
-    for name, ours in _OPTIONAL:
-        if entry.get(ours) is not None:
-            event[name] = entry[ours]
-    return event
+    """One event; its fields stand in the order of the vendor's page."""
+    kind, actor, assignee = entry["type"], entry.get("actor"), entry.get("assignee")
+    event: dict[str, Any] = {"eventType": kind, "createdAt": entry["at"]}
+    if kind == EventType.CREATED:
+        event["isGroundTruth"] = bool(entry.get("ground_truth", False))
+        return {**event, **_told(createdBy=actor)}
+    stage = entry.get("stage")
+    if kind == EventType.UNASSIGNED:
+        return {**event, **_told(prevAssignee=assignee, stage=stage)}
+    if assignee is not None:
+        return {**event, **_told(assignee=assignee, stage=stage)}
+    who = "createdBy" if kind == EventType.COMMENT_ADDED else "updatedBy"
+    return {**event, **_told(**{who: actor}, stage=stage)}
+
+
+def _told(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}

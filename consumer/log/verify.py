@@ -50,6 +50,7 @@ async def verify(
         notes=tuple(findings.notes),
         unreferenced=tuple(strays),
         counts=replace(counts, entries=entries),
+        ahead=findings.ahead,
     )
 
 

@@ -38,7 +38,6 @@ def test_the_report_is_the_one_of_the_vendors_page() -> None:
                 {
                     "eventType": "TASK_ASSIGNED",
                     "createdAt": "2026-01-01T00:01:00.000000Z",
-                    "isGroundTruth": False,
                     "assignee": "ben",
                     "stage": "Label",
                 },
@@ -85,3 +84,42 @@ def test_equal_ids_of_two_projects_stay_two_tasks() -> None:
 
 def test_other_kinds_of_entries_are_passed_over() -> None:
     assert report([{"id": "started:1", "kind": "started"}, {**TASK, "kind": "receipt"}]) == []
+
+
+def only_event(kind: str, **fields: Any) -> dict[str, Any]:
+    (row,) = report([history(1, kind, "2026-01-01T00:00:00.000000Z", **fields)])
+    (event,) = row["events"]
+    event.pop("createdAt")
+    return dict(event)
+
+
+def test_fields_stand_in_the_order_of_the_vendors_page() -> None:
+    (row,) = report([{**CREATED, "stage": "Label"}, ASSIGNED])
+    created, assigned = row["events"]
+    assert list(created) == ["eventType", "createdAt", "isGroundTruth", "createdBy"]
+    assert list(assigned) == ["eventType", "createdAt", "assignee", "stage"]
+
+
+def test_whoever_judged_is_who_updated_it() -> None:
+    assert only_event("TASK_REJECTED", actor="cleo", stage="Review_1") == {
+        "eventType": "TASK_REJECTED",
+        "updatedBy": "cleo",
+        "stage": "Review_1",
+    }
+
+
+def test_a_comment_was_created_by_somebody() -> None:
+    event = only_event("COMMENT_ADDED", actor="cleo", stage="Review_1")
+    assert event == {"eventType": "COMMENT_ADDED", "createdBy": "cleo", "stage": "Review_1"}
+
+
+def test_whom_a_task_was_taken_from_is_the_assignee_before() -> None:
+    event = only_event("TASK_UNASSIGNED", actor="adam", assignee="ben", stage="Label")
+    assert event == {"eventType": "TASK_UNASSIGNED", "prevAssignee": "ben", "stage": "Label"}
+
+
+def test_a_save_stays_whatever_followed_it() -> None:
+    kinds = ["TASK_SAVED", "TASK_SUBMITTED", "TASK_MOVED"]
+    told = [history(n, kind, f"2026-01-0{n}T00:00:00Z") for n, kind in enumerate(kinds, 1)]
+    (row,) = report(told)
+    assert [event["eventType"] for event in row["events"]] == kinds

@@ -122,6 +122,15 @@ async def test_a_pointer_ahead_of_the_log_is_a_note_and_its_files_are_checked() 
     assert found.unreferenced == ()
     assert len(found.notes) == 1
     assert "move 2 is not in the log yet" in found.notes[0]
+    assert found.ahead == 1
+
+
+async def test_what_the_log_does_not_cover_yet_is_not_said_to_fit() -> None:
+    lake = await small_lake()
+    await lake.export("two", b"not logged yet", logged=False)
+    said = (await verify(lake.store, vkey=VKEY)).summary
+    assert "1 pointer(s) ahead of the log" in said
+    assert "Everything fits" not in said
 
 
 async def test_what_nothing_names_is_listed_and_no_error() -> None:
