@@ -100,6 +100,7 @@ class Dispatcher:
                 if isinstance(result, Outcome) and result.id not in recorded:
                     await self.queue.put([result])
                     recorded.add(result.id)
+                    _tell(result)
                 await lease.ack()
                 self.metrics.settled(self._lane)
             except (Transient, Permanent) as error:  # of the queue itself: nothing was settled
@@ -179,6 +180,17 @@ def _given_up(lease: Lease) -> Permanent | None:
     if lease.failure is None:
         return None
     return Permanent(lease.failure.reason, lease.failure.message)
+
+
+def _tell(outcome: Outcome) -> None:
+    move = outcome.move
+    logger().info(
+        "lake moved",
+        change=move.change,
+        sequence=move.sequence,
+        stage=move.stage,
+        ground_truth=move.ground_truth,
+    )
 
 
 def _surprise(error: Transient | Permanent) -> BaseException | None:

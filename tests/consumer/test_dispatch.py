@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -14,7 +16,7 @@ from consumer.errors import Permanent, Transient
 from consumer.model import Change, LakeMove, LaneSpec, Message, Outcome, Record
 from consumer.ports import Ports, Result, Work
 from consumer.retry import Policy
-from consumer.telemetry import Metrics
+from consumer.telemetry import Metrics, configure_logging
 from tests.fakes_platform import event
 from tests.fakes_queue import FakeQueue
 
@@ -255,3 +257,14 @@ async def test_every_lease_gets_exactly_one_verb(attempts: int) -> None:
     house = House(EXPORT, answers, attempts=attempts)
     await house.work_off(event("t1"), event("t2"), event("t3"))
     assert not house.queue.leased["export"]  # the fake asserts that no verb came twice
+
+
+async def test_what_moved_the_lake_is_a_log_line_with_event_task_and_lane() -> None:
+    house = House(EXPORT, {"t1-e1": lambda: outcome("o1")})
+    lines = io.StringIO()
+    configure_logging(stream=lines)
+    await house.work_off(event("t1"))
+    (line,) = [json.loads(line) for line in lines.getvalue().splitlines()]
+    assert line["event"] == "lake moved"
+    assert (line["event_id"], line["task"], line["lane"]) == ("t1-e1", "t1", "export")
+    assert (line["change"], line["sequence"]) == ("moved", 1)
