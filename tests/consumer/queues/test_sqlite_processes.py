@@ -152,6 +152,20 @@ async def test_the_next_start_has_it_within_a_second_too(
     await restarted.close()
 
 
+async def test_a_death_ends_nobody_else_s_leases(
+    harness: SqliteHarness, queue: SqliteQueue
+) -> None:
+    await queue.put([event("ours")])
+    await take_one(queue)
+    await queue.put([event("theirs")])
+    async with other_process(harness.path, EXPORT, "keep") as other:
+        assert await says(other) == "theirs"
+        await kill(other)
+    assert (await take_one(queue, within_s=1)).message.id == "theirs"
+    await nothing_comes(queue)
+    assert (await queue.depth(EXPORT)).leased == 2
+
+
 async def test_a_living_process_keeps_its_leases(
     harness: SqliteHarness, queue: SqliteQueue
 ) -> None:
