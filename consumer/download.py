@@ -8,15 +8,19 @@ than its host.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
+from yarl import URL
 
 from consumer.errors import Permanent, Transient
 
 MAX_REDIRECTS = 3
 CHUNK = 1 << 16
+_MAX_WAIT_S = 3600  # that another side may ask for
+_AS_IT_IS = re.compile(r"[!-~]+")  # signatures may cover a URL's very characters
 
 
 class Downloader:
@@ -45,28 +49,35 @@ class Downloader:
         self, url: str, *, authorization: str | None = None, max_bytes: int | None = None
     ) -> bytes:
         """The whole body. ``authorization`` is the header's value, sent to ``url``'s own origin
-        only. Raises ``Transient`` for what may pass, ``Permanent`` for what never will."""
-        limit = min(max_bytes or self._max_bytes, self._max_bytes)
+        only, and no more once a redirect has left it. Raises ``Transient`` for what may pass,
+        ``Permanent`` for what never will."""
+        limit = self._max_bytes if max_bytes is None else min(max_bytes, self._max_bytes)
         origin = _origin(url)
         for _ in range(MAX_REDIRECTS + 1):
             self._check(url)
             headers = {"Accept-Encoding": "identity"}
-            if authorization and _origin(url) == origin:
+            if _origin(url) != origin:
+                authorization = None
+            if authorization:
                 headers["Authorization"] = authorization
             body = await self._once(url, headers, limit)
             if isinstance(body, bytes):
                 return body
-            url = urljoin(url, body)
+            url = _redirected(url, body)
         raise Permanent("download-redirects", f"more than {MAX_REDIRECTS} redirects")
 
     def _check(self, url: str) -> None:
         try:
             parts = urlsplit(url)
         except ValueError as error:
-            raise Permanent("download-scheme", "not a URL") from error
+            raise _no_url() from error
         host = (parts.hostname or "").casefold()
         if parts.scheme not in ("http", "https") or not host:
             raise Permanent("download-scheme", "only http and https URLs are fetched")
+        if not host.isprintable() or " " in host:
+            raise _no_url()
+        if "@" in parts.netloc:
+            raise Permanent("download-scheme", "a URL that holds a user's name is not fetched")
         if self._hosts and host not in self._hosts:
             raise Permanent(
                 "download-host",
@@ -77,8 +88,9 @@ class Downloader:
         """The body, or where a redirect leads."""
         host = urlsplit(url).hostname
         try:
+            asked = URL(url, encoded=_AS_IT_IS.fullmatch(url) is not None)
             async with self._client().get(
-                url, headers=headers, allow_redirects=False, timeout=self._timeout
+                asked, headers=headers, allow_redirects=False, timeout=self._timeout
             ) as response:
                 if response.status in (301, 302, 303, 307, 308):
                     return response.headers.get("Location", "")
@@ -88,9 +100,9 @@ class Downloader:
             raise Transient("download-timeout", f"{host} did not answer in time") from error
         except aiohttp.ClientPayloadError as error:
             raise Transient("download-truncated", f"{host} broke off its answer") from error
-        except aiohttp.InvalidURL as error:
-            raise Permanent("download-scheme", "not a URL") from error
-        except aiohttp.ClientError as error:
+        except ValueError as error:  # a port, a host's name, an ``InvalidURL``
+            raise _no_url() from error
+        except (aiohttp.ClientError, OSError) as error:
             raise Transient(
                 "download-failed", f"{host} cannot be reached: {type(error).__name__}"
             ) from error
@@ -106,7 +118,9 @@ class Downloader:
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Seconds of a ``Retry-After`` header (RFC 9110, 10.2.3); a date or nonsense is None."""
     text = headers.get("Retry-After", "")
-    return float(min(int(text), 3600)) if text.isascii() and text.isdigit() else None
+    if not (text.isascii() and text.isdigit()):
+        return None
+    return float(_MAX_WAIT_S if len(text) > 9 else min(int(text), _MAX_WAIT_S))
 
 
 def _check_status(response: aiohttp.ClientResponse) -> None:
@@ -137,6 +151,19 @@ async def _body(response: aiohttp.ClientResponse, limit: int) -> bytes:
     if declared is not None and len(data) != declared:
         raise Transient("download-truncated", f"{len(data)} of {declared} bytes came")
     return bytes(data)
+
+
+def _redirected(url: str, location: str) -> str:
+    if not location:
+        raise Permanent("download-redirects", "a redirect leads nowhere")
+    try:
+        return urljoin(url, location)
+    except ValueError as error:
+        raise _no_url() from error
+
+
+def _no_url() -> Permanent:
+    return Permanent("download-scheme", "not a URL")
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None] | None:
