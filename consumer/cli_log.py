@@ -163,7 +163,8 @@ def gc(
     config: ConfigOption = None,
 ) -> None:
     """Removes objects that no pointer and no manifest names: leftovers of crashes and lost races.
-    Refuses when the lake does not verify; never touches the log.
+    Refuses when the lake does not verify; never touches the log. Run it while nothing exports: an
+    export that is under way may be about to name an old leftover again.
 
     Example: `groundwire gc --older-than 7d --dry-run`
     """

@@ -1,7 +1,8 @@
 """Removes from the lake what nothing names: leftovers of crashes and lost races.
 
 Only when the whole lake verifies, only what is old enough, never the log, never a note; and logged
-before anything goes. A task that starts to name a leftover again while this runs gets it back.
+before anything goes. A task that is found to name a leftover again gets it back; one that will only
+after this has looked does not, so nothing should export meanwhile.
 """
 
 from __future__ import annotations
