@@ -6,11 +6,12 @@ which is final. The id of an item is made of what never changes, so it is logged
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from consumer.errors import Permanent
-from consumer.model import Action, EventType, HistoryItem, identifier, timestamp
+from consumer.model import Action, EventType, HistoryItem, identifier
+from consumer.platforms.texts import short, time_text
 
 DONE = "Done"
 MAX_STEPS = 10_000  # of one data row
@@ -69,8 +70,7 @@ def time_of(text: object) -> str:
     as `timestamp`. Raises ``Permanent`` (row-unreadable)."""
     if isinstance(text, str) and len(text) <= 40:
         try:
-            moment = datetime.fromisoformat(text)
-            return timestamp(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+            return time_text(datetime.fromisoformat(text))
         except (ValueError, OverflowError):
             pass
     raise Permanent("row-unreadable", "a time in the data row is not a time")
@@ -87,8 +87,8 @@ def _oldest_first(steps: object) -> list[dict[str, Any]]:
 
 
 def _action(step: dict[str, Any]) -> str:
-    action = step.get("action")
-    if not isinstance(action, str):
+    action = _optional(step, "action")
+    if action is None:
         raise Permanent("row-unreadable", "a history entry names no action")
     return action.upper()
 
@@ -103,4 +103,4 @@ def _task(step: dict[str, Any], side: str) -> str:
 
 def _optional(step: dict[str, Any], name: str) -> str | None:
     value = step.get(name)
-    return value if isinstance(value, str) and value else None
+    return short(value) if isinstance(value, str) else None

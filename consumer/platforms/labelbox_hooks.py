@@ -14,9 +14,11 @@ from typing import Any
 from consumer.errors import Permanent, Rejected
 from consumer.model import Action, Delivery, HistoryItem, TaskEvent, digest, identifier
 from consumer.platforms.labelbox_history import history_of, newest_stage, time_of
+from consumer.platforms.texts import short
 from consumer.signature import hmac_matches
 
 MAX_ROWS = 1_000  # of one body
+MAX_EVENTS = 10_000  # of one body: a row may be in several projects
 MAX_DEPTH = 64  # of a body's nesting
 MAX_ID = 128  # characters; the vendor's have 25
 
@@ -51,7 +53,7 @@ def verified(
         good = algorithm == "sha1" and hmac_matches(hex_digest, body, secrets, "sha1")
     if not good:
         raise Rejected(401, "signature-wrong")
-    kept = {name: headers[name][:256] for name in _KEPT_HEADERS if name in headers}
+    kept = {name: short(headers.get(name)) or "" for name in _KEPT_HEADERS if name in headers}
     return Delivery(source=source, body=body, headers=kept, received_at=now)
 
 
@@ -68,6 +70,8 @@ def events(delivery: Delivery, projects: Sequence[str]) -> list[TaskEvent]:
         for event in _events(delivery, entry):
             if "*" in projects or event.project in projects:
                 found[event.id] = event
+            if len(found) > MAX_EVENTS:
+                raise Rejected(422, "too-many-events", f"more than {MAX_EVENTS} events in one body")
     return list(found.values())
 
 

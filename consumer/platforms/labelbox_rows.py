@@ -20,6 +20,7 @@ from consumer.platforms.labelbox_history import (
     newest_stage,
     time_of,
 )
+from consumer.platforms.texts import checked, short, sound
 
 MAX_MASKS = 50_000  # of one data row
 MAX_LABELS = 1_000  # of one data row
@@ -45,7 +46,7 @@ def snapshot_of(row: Json, key: TaskKey, details: Collection[str]) -> TaskSnapsh
     choice = choose([facts for _, facts in drawn], project_details, done=done)
     created_at = _created_at(data_row) or (history[0].at if history else None)
     times = [item.at for item in history] + [one.updated_at or "" for one, _ in drawn]
-    return TaskSnapshot(
+    made = TaskSnapshot(
         source=key.source,
         project=key.project,
         task=key.task,
@@ -61,6 +62,10 @@ def snapshot_of(row: Json, key: TaskKey, details: Collection[str]) -> TaskSnapsh
         active_at=max([*times, created_at or ""]) or None,
         created_at=created_at,
     )
+    try:
+        return checked(made)
+    except ValueError as error:
+        raise _unreadable("the data row holds a text that is none") from error
 
 
 # which label is the ground truth
@@ -117,7 +122,7 @@ def _stage(steps: object, details: Json) -> str | None:
     if _is_done(steps, details):
         return DONE
     named = details.get("task_name")
-    return newest_stage(steps) or (named if isinstance(named, str) and named else None)
+    return newest_stage(steps) or (short(named) if isinstance(named, str) else None)
 
 
 # labels
@@ -268,7 +273,7 @@ def _name(data_row: Json, task: str) -> str:
     for name in ("global_key", "external_id"):
         value = data_row.get(name)
         if isinstance(value, str) and value:
-            return _without_query(value)
+            return sound(_without_query(value))
     return task
 
 
@@ -301,7 +306,7 @@ def _optional(value: Json, name: str) -> Json:
 
 
 def _is_id(value: object) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= 128
+    return isinstance(value, str) and 0 < len(value) <= 128 and value.isprintable()
 
 
 def _unreadable(message: str) -> Permanent:

@@ -11,8 +11,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from consumer.errors import Permanent
 from consumer.model import Action, EventType, HistoryItem, identifier
 from consumer.platforms.redbrick_values import moment
+from consumer.platforms.texts import short
+
+MAX_EVENTS = 20_000  # of one task
 
 Event = Mapping[str, Any]
 
@@ -43,8 +47,11 @@ def history_of(
 ) -> tuple[HistoryItem, ...]:
     """Oldest first. ``final`` are the names of ground-truth stages, in casefold.
 
-    Raises ``KeyError``, ``TypeError`` or ``ValueError`` for events that are not what they should.
+    Raises ``KeyError``, ``TypeError`` or ``ValueError`` for events that are not what they should,
+    ``Permanent`` for too many.
     """
+    if len(events) > MAX_EVENTS:
+        raise Permanent("history-too-long", f"more than {MAX_EVENTS} events of one task")
     course = _Course()
     items: list[HistoryItem] = []
     for place, event in enumerate(events):
@@ -55,7 +62,7 @@ def history_of(
             items += _state_change(project, task, event, course)
         elif kind == "Comment":
             items.append(_comment(project, task, event))
-            course.stage = event.get("stageName") or course.stage
+            course.stage = short(event.get("stageName")) or course.stage
     return tuple(sorted(items, key=lambda item: item.at))
 
 
@@ -80,13 +87,13 @@ def _task_event(
     kind: EventType | None = None
     if created := event.get("createEvent"):
         kind, ground_truth = EventType.CREATED, bool(created.get("isGroundTruth"))
-        stage, course.stage = None, created.get("currentStageName")
+        stage, course.stage = None, short(created.get("currentStageName"))
     elif entered := event.get("inputEvent"):
         if entered.get("overallConsensusScore") is not None:
             kind = EventType.CONSENSUS_COMPUTED
-        course.stage = entered.get("currentStageName")
+        course.stage = short(entered.get("currentStageName"))
     elif left := event.get("outputEvent"):
-        stage = course.stage = left.get("currentStageName")
+        stage = course.stage = short(left.get("currentStageName"))
         kind = _left(left, course)
     if kind is None:
         return
@@ -131,19 +138,20 @@ def _goal(later: Sequence[Event]) -> str | None:
 
 
 def _actor(event: Event, course: _Course) -> str | None:
-    made_by = (event.get("taskData") or {}).get("createdBy")
+    done_by = short(event.get("updatedBy"))
+    made_by = short((event.get("taskData") or {}).get("createdBy"))
     if event.get("createEvent"):
-        return event.get("updatedBy") or made_by
+        return done_by or made_by
     if event.get("inputEvent"):
-        return event.get("updatedBy")
-    return event.get("updatedBy") or course.assignee or made_by
+        return done_by
+    return done_by or course.assignee or made_by
 
 
 def _state_change(project: str, task: str, event: Event, course: _Course) -> Iterator[HistoryItem]:
     if event.get("reviewResultBefore") != event.get("reviewResultAfter"):
         course.passed = bool(event.get("reviewResultAfter"))
     before, after = (_user(event.get(f"assignedTo{when}Entity")) for when in ("Before", "After"))
-    course.stage = event.get("stageNameAfter") or course.stage
+    course.stage = short(event.get("stageNameAfter")) or course.stage
     course.assignee = after
     kind = _changed(event, before, after)
     if kind is None:
@@ -158,7 +166,7 @@ def _state_change(project: str, task: str, event: Event, course: _Course) -> Ite
         ),
         type=kind,
         at=at,
-        actor=event.get("updatedBy"),
+        actor=short(event.get("updatedBy")),
         stage=course.stage,
         assignee=after or before,
         action=_ACTIONS.get(kind),
@@ -190,13 +198,13 @@ def _comment(project: str, task: str, event: Event) -> HistoryItem:
         type=EventType.COMMENT_ADDED,
         at=moment(event["createdAt"]),
         actor=_user(event.get("createdBy")),
-        stage=event.get("stageName"),
+        stage=short(event.get("stageName")),
         workflow=False,
     )
 
 
 def _user(entity: Event | None) -> str | None:
-    return (entity or {}).get("userId")
+    return short((entity or {}).get("userId"))
 
 
 def _listed(event: Event, name: str) -> list[str]:

@@ -32,6 +32,7 @@ from consumer.platforms.redbrick_document import (
 from consumer.platforms.redbrick_history import history_of, uploaded_versions
 from consumer.platforms.redbrick_values import as_json, moment
 from consumer.platforms.redbrick_versions import Part, Version
+from consumer.platforms.texts import checked, short, sound
 
 Json = Mapping[str, Any]
 Path = tuple[str | int, ...]
@@ -77,13 +78,14 @@ def snapshot_of(
     )
     worked_on = any(item.type in _WORKED_ON for item in history)
     labels = _labels(content, document, uploaded_versions(events), worked_on=worked_on)
-    stage = entry.get("currentStageName")
-    truth, reason = _truth(labels, is_final=(stage or "").casefold() in final)
-    return TaskSnapshot(
+    if (stage := short(entry["currentStageName"])) is None:
+        raise ValueError("a task stands at no stage")
+    truth, reason = _truth(labels, is_final=stage.casefold() in final)
+    made = TaskSnapshot(
         source=key.source,
         project=key.project,
         task=key.task,
-        name=datapoint.get("name") or key.task,
+        name=sound(datapoint.get("name") or key.task),
         stage=stage,
         ground_truth=truth is not None,
         ground_truth_label=truth,
@@ -95,6 +97,7 @@ def snapshot_of(
         active_at=_active_at(history, events, labels),
         created_at=moment(datapoint["createdAt"]) if datapoint.get("createdAt") else None,
     )
+    return checked(made)
 
 
 def _truth(labels: Sequence[Label], *, is_final: bool) -> tuple[str | None, str | None]:
@@ -183,7 +186,7 @@ def _series(version: Version, images: Images, at: Path) -> tuple[Series, ...]:
         )
         series.append(
             Series(
-                name=names[number],
+                name=None if (name := names[number]) is None else sound(name),
                 masks=(mask,) if path else (),
                 segments=tuple(segments[number][value] for value in sorted(segments[number])),
                 dimensions=_dimensions(images, number),
@@ -202,7 +205,7 @@ def _segment(label: Json) -> Segment | None:
         category = "::".join(map(str, category))
     return Segment(
         value=int(dicom["instanceid"]),
-        category=category,
+        category=sound(category) if isinstance(category, str) else category,
         overlaps=tuple(int(value) for value in dicom.get("groupids") or ()),
     )
 
@@ -222,7 +225,7 @@ def _names(parts: Sequence[Part]) -> list[str]:
     """A stable label id for each annotator: the platform's id of the person."""
     names: list[str] = []
     for number, part in enumerate(parts):
-        name = str(part.user.get("userId") or f"annotator-{number + 1}")
+        name = short(part.user.get("userId")) or f"annotator-{number + 1}"
         names.append(name if name not in names else f"{name}-{number + 1}")
     return names
 

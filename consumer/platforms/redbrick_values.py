@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from consumer.model import timestamp
+from consumer.platforms.texts import time_text
 
 
 def moment(text: str) -> str:
-    """The platform's ISO time as a `timestamp`. Raises ``TypeError`` or ``ValueError``."""
-    parsed = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    return timestamp(parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC))
+    """The platform's ISO time as a `timestamp`. Raises ``AttributeError``, ``OverflowError`` or
+    ``ValueError``."""
+    return time_text(datetime.fromisoformat(text.replace("Z", "+00:00")))
 
 
 def user_name(user: Mapping[str, Any] | None) -> str | None:
@@ -30,7 +30,11 @@ def user_name(user: Mapping[str, Any] | None) -> str | None:
 
 def as_json(value: Any) -> Any:
     """A value that the API gives as JSON text, or as what it stands for."""
-    return json.loads(value) if isinstance(value, str) else value
+    return json.loads(value, parse_constant=_none) if isinstance(value, str) else value
+
+
+def _none(_: str) -> None:
+    """NaN and the infinities are no JSON; where JavaScript writes numbers they are null."""
 
 
 def truth_value(value: Any) -> Any:

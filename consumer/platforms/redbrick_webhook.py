@@ -14,11 +14,12 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from consumer.errors import Rejected
-from consumer.model import Action, Delivery, TaskEvent, digest, identifier, timestamp
+from consumer.model import Action, Delivery, TaskEvent, digest, identifier
+from consumer.platforms.redbrick_values import moment
+from consumer.platforms.texts import MAX_TEXT, time_text
 
 MAX_EVENTS = 10_000
-MAX_ID = 200  # characters of an id or a stage's name
-_MILLISECONDS_FROM = 1e11  # as seconds this would be the year 5138
+_LATEST_S = 1e11  # the year 5138: what is later is in finer units
 _ANY = "*"
 
 
@@ -47,7 +48,7 @@ def events_of(
 
 def _event(item: Any, place: int, delivery: Delivery, final: Collection[str]) -> TaskEvent | None:
     """None when the item is not about a task."""
-    if not isinstance(item, dict) or not isinstance(name := item.get("event"), str):
+    if not isinstance(item, dict) or (name := _text(item, "event")) is None:
         raise Rejected(422, "event-malformed", "an event without a name")
     if not name.startswith("TASK_"):
         return None
@@ -103,17 +104,18 @@ def _is_feedback(stage: str | None) -> bool:
 
 
 def _moment(value: Any) -> str | None:
-    """A timestamp in seconds, milliseconds or as ISO text; None when there is none."""
+    """A timestamp in seconds, or a thousandth of them or less, or as ISO text; None for none."""
     try:
         if value is None:
             return None
         if isinstance(value, str):
-            moment = datetime.fromisoformat(value.replace("Z", "+00:00"))
-            return timestamp(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+            return moment(value)
         if isinstance(value, bool) or not math.isfinite(value):
             raise TypeError
-        seconds = value / 1000 if abs(value) >= _MILLISECONDS_FROM else value
-        return timestamp(datetime.fromtimestamp(seconds, tz=UTC))
+        for unit in (1, 1e3, 1e6, 1e9):
+            if abs(value) < _LATEST_S * unit:
+                return time_text(datetime.fromtimestamp(value / unit, tz=UTC))
+        raise ValueError
     except (TypeError, ValueError, OverflowError, OSError) as error:
         raise Rejected(422, "timestamp-malformed", "a timestamp that is none") from error
 
@@ -123,7 +125,7 @@ def _text(values: dict[str, Any], name: str) -> str | None:
     value = values.get(name)
     if value is None:
         return None
-    if isinstance(value, str) and 0 < len(value) <= MAX_ID and value.isprintable():
+    if isinstance(value, str) and 0 < len(value) <= MAX_TEXT and value.isprintable():
         return value
     raise Rejected(422, "event-malformed", f"{name} is not a short text")
 

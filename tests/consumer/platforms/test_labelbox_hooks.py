@@ -13,7 +13,7 @@ import pytest
 from consumer.demo.labelbox import Drawing, SimulatedLabelbox, Webhook
 from consumer.download import Downloader
 from consumer.errors import Rejected
-from consumer.model import Action, Delivery, TaskEvent
+from consumer.model import Action, Delivery, TaskEvent, canonical
 from consumer.platforms.labelbox import Labelbox
 
 SECRET = b"a secret"
@@ -277,3 +277,45 @@ def test_a_key_that_does_not_matter_may_come_twice() -> None:
     body = b'{"data_row": {"id": "r"}, "project": {"id": "p"}, "note": 1, "note": 2}'
 
     assert len(_parse(body)) == 1
+
+
+# what no webhook may do to us
+
+
+def _with_step(**step: Any) -> Json:
+    steps = [{"action": "MOVE", "created_at": "2026-03-04T05:00:00Z", **step}]
+    details = {"project_details": {"workflow_history": steps}}
+    return {"data_row": {"id": "r"}, "projects": {"p": details}}
+
+
+@pytest.mark.parametrize("name", ["next_task_name", "next_task_id", "created_by", "action"])
+@pytest.mark.parametrize("hostile", ["x" * 100_000, "\ud800", "a\x00b\n"])
+def test_whatever_a_step_is_called_its_event_fits_the_log(name: str, hostile: str) -> None:
+    (event,) = _parse(_with_step(**{name: hostile}))
+    assert len(canonical(event)) < 4096
+
+
+@pytest.mark.parametrize("header", ["x-labelbox-id", "x-labelbox-event"])
+@pytest.mark.parametrize("hostile", ["\udcff\udcfe", "x" * 8000])
+def test_whatever_a_header_holds_its_event_fits_the_log(header: str, hostile: str) -> None:
+    """Bytes of a header that are no UTF-8 come as half surrogates."""
+    delivery = _verify({"x-hub-signature": _signed(), header: hostile})
+    (event,) = _platform().parse(delivery)
+    assert len(canonical(event)) < 4096
+
+
+def test_two_deliveries_of_long_ids_are_two_events() -> None:
+    ids = {
+        _platform()
+        .parse(_verify({"x-hub-signature": _signed(), "x-labelbox-id": "d" * 300 + end}))[0]
+        .delivery_id
+        for end in "12"
+    }
+    assert len(ids) == 2
+
+
+def test_one_row_in_more_projects_than_anybody_has_is_refused() -> None:
+    body = {"data_row": {"id": "r"}, "projects": {f"p{n}": {} for n in range(10_001)}}
+    with pytest.raises(Rejected) as refused:
+        _parse(body)
+    assert (refused.value.status, refused.value.reason) == (422, "too-many-events")

@@ -264,3 +264,19 @@ def test_the_simulated_platform_s_webhooks_are_understood() -> None:
         ("APPROVE", "END"),
     ]
     assert len({e.id for e in events}) == 8
+
+
+@pytest.mark.parametrize("unit", [1, 1_000, 1_000_000, 1_000_000_000])
+def test_a_timestamp_may_be_in_seconds_or_in_a_thousandth_or_less(unit: int) -> None:
+    (event,) = parsed(item(timestamp=1767614400 * unit))
+    assert event.occurred_at == "2026-01-05T12:00:00.000000Z"
+
+
+@pytest.mark.parametrize("stamp", ["0001-01-02T00:00:00", -1e11 + 1, 1e25, 10**400, "1" * 5000])
+def test_a_time_that_no_clock_shows_is_refused(stamp: Any) -> None:
+    assert refusal(webhook(item(timestamp=stamp))) == "timestamp-malformed"
+
+
+@pytest.mark.parametrize("name", ["TASK_\ud800", "TASK_" + "X" * 300, "TASK_\x00"])
+def test_an_event_of_no_printable_name_is_refused(name: str) -> None:
+    assert refusal(webhook(item(name))) == "event-malformed"
