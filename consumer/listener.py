@@ -1,7 +1,8 @@
 """A TCP listener for one aiohttp application, with the limits that aiohttp itself does not set.
 
 A connection that has not asked anything within ``header_timeout_s`` is closed; headers are bounded;
-bodies arrive as they were sent, never unpacked.
+bodies arrive as they were sent, never unpacked. What is no HTTP is refused in one log line, and
+nothing of it is repeated to anybody: it may hold a token.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.web_protocol import RequestHandler
+
+from consumer.telemetry import logger
 
 MAX_LINE_BYTES = 8190  # of the request line, and of one header
 MAX_HEADERS = 100
@@ -28,18 +32,18 @@ class Listener:
         self._waiting: dict[object, asyncio.TimerHandle] = {}
         app.middlewares.insert(0, self._asked)
         app.on_response_prepare.append(_unnamed)
+        self._options: dict[str, Any] = {
+            "access_log": None,
+            "logger": logging.getLogger("groundwire.http"),
+            "auto_decompress": False,
+            "keepalive_timeout": KEEP_ALIVE_S,
+            "lingering_time": LINGER_S,
+            "max_line_size": MAX_LINE_BYTES,
+            "max_field_size": MAX_LINE_BYTES,
+            "max_headers": MAX_HEADERS,
+        }
         self._runner = web.AppRunner(
-            app,
-            handle_signals=False,
-            access_log=None,
-            logger=_logger(),
-            auto_decompress=False,
-            keepalive_timeout=KEEP_ALIVE_S,
-            lingering_time=LINGER_S,
-            max_line_size=MAX_LINE_BYTES,
-            max_field_size=MAX_LINE_BYTES,
-            max_headers=MAX_HEADERS,
-            shutdown_timeout=stop_s,
+            app, handle_signals=False, shutdown_timeout=stop_s, **self._options
         )
         self._server: asyncio.Server | None = None
 
@@ -63,8 +67,8 @@ class Listener:
         server = self._runner.server
         if server is None:
             raise RuntimeError("the listener was not started")
-        connection = server()
         loop = asyncio.get_running_loop()
+        connection = _Connection(server, loop=loop, **self._options)
         self._waiting[connection] = loop.call_later(
             self._header_timeout_s, self._silent, connection
         )
@@ -91,19 +95,23 @@ async def _unnamed(_: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = "groundwire"
 
 
-class _NoTrace(logging.Filter):
-    """What no parser understands is a line in the log, not a stack trace."""
+class _Connection(RequestHandler):
+    """Says in one line, without what was sent, that something was no request."""
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
-            record.exc_info = None
-        return True
+    __slots__ = ()
 
-
-_NO_TRACE = _NoTrace()
-
-
-def _logger() -> logging.Logger:
-    logger = logging.getLogger("groundwire.http")
-    logger.addFilter(_NO_TRACE)
-    return logger
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if not isinstance(exc, HttpProcessingError):
+            return super().handle_error(request, status, exc, message)
+        reason = "request-too-long" if isinstance(exc, LineTooLong) else "request-malformed"
+        logger().warning("refused", reason=reason, status=status, remote=request.remote)
+        said = {"error": reason, "message": "this is no HTTP request, or one beyond our limits"}
+        response = web.json_response(said, status=status)
+        response.force_close()
+        return response

@@ -343,6 +343,28 @@ async def test_a_head_beyond_the_limits_or_ambiguous_gets_400(house: House, head
     assert house.queue.puts == []
 
 
+@pytest.mark.parametrize(
+    ("head", "reason"),
+    [
+        (
+            b"POST /hooks/lab?token=\xc3\xa9\xff" + TOKEN.encode() + b" HTTP/1.1\r\n\r\n",
+            "malformed",
+        ),
+        (b"P\x00ST /hooks/lab?token=" + TOKEN.encode() + b" HTTP/1.1\r\n\r\n", "malformed"),
+        (b"POST /hooks/lab HTTP/1.1\r\nx token: " + TOKEN.encode() + b"\r\n\r\n", "malformed"),
+        (b"POST /hooks/lab?token=" + TOKEN.encode() * 900 + b" HTTP/1.1\r\n\r\n", "too-long"),
+    ],
+)
+async def test_what_is_no_request_is_one_log_line_and_repeated_to_nobody(
+    house: House, head: bytes, reason: str
+) -> None:
+    with capture_logs() as lines:
+        answer = await house.raw(head)
+    assert answer.split()[1] == b"400"
+    assert [(line["event"], line["reason"]) for line in lines] == [("refused", f"request-{reason}")]
+    assert TOKEN not in answer.decode() + repr(lines)
+
+
 async def test_a_queue_that_fails_gets_503_and_when_to_try_again(house: House) -> None:
     house.queue.failing = Transient("lane-missing", "lane export is missing", after_s=7)
     status, answer, headers = await house.post()
