@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from consumer.cli_shared import (
     MISCONFIGURED,
@@ -43,7 +43,7 @@ def dead_list(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="Of each lane.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """The oldest dead letters with why they were given up.
+    """The oldest dead letters, one a line, with why and when they were given up.
 
     Example: `groundwire dead list --lane export`
     """
@@ -57,12 +57,8 @@ def dead_list(
         for one in found:
             sys.stdout.write(json.dumps(msgspec.to_builtins(one)) + "\n")
         return
-    table = Table("id", "lane", "task", "reason", "attempts", "given up at", box=None)
-    for one in found:
-        task = getattr(one.message, "task", "")
-        row = (one.message.id, one.lane, task, one.failure.reason, str(one.attempts))
-        table.add_row(*map(escape, row), escape(one.failure.at))
-    out.print(table if found else "no dead letters")
+    for line in _lines(found):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @dead.command("show")
@@ -157,6 +153,20 @@ def _settle(
         out.print(escape(f"{verb} {one.message.id} ({one.lane}, {one.failure.reason})"))
     if not done:
         out.print("no dead letters")
+
+
+def _lines(letters: Sequence[DeadLetter]) -> list[str]:
+    """Columns as wide as what they hold, since an id that is cut short serves nobody."""
+    if not letters:
+        return ["no dead letters"]
+    rows = [("id", "lane", "reason", "attempts", "given up at", "task", "last error")]
+    for one in letters:
+        task, failure = getattr(one.message, "task", ""), one.failure
+        told = (one.message.id, one.lane, failure.reason, str(one.attempts), failure.at[:19])
+        rows.append((*told, task, failure.message))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = (map(str.ljust, row, widths) for row in rows)
+    return ["  ".join(cells).rstrip() for cells in padded]
 
 
 def _lanes(name: str | None) -> tuple[LaneSpec, ...]:

@@ -19,6 +19,7 @@ from consumer.model import timestamp as text_of
 from consumer.ports import DeadLetters, Queue, Store
 
 MAX_REASON = 2000  # characters
+MAX_WHO = 200  # characters: it stands in an entry of the log
 MAX_LISTED = 10_000
 
 Verb = Literal["replayed", "dropped"]
@@ -86,8 +87,7 @@ async def settle(
     ``note_key`` gives a note's key from its hash. The note is durable before the record, the record
     before the dead letter leaves: a crash repeats, and never hides who did what.
     """
-    if not person.reason.strip() or len(person.reason) > MAX_REASON:
-        raise Permanent("no-reason", f"give a reason of 1 to {MAX_REASON} characters")
+    _check(person)
     note = canonical({"format": FORMAT, "salt": secrets.token_hex(16), "text": person.reason})
     await store.create(note_key(digest(note)), note)
     by_name = {lane.name: lane for lane in lanes}
@@ -99,6 +99,19 @@ async def settle(
         if settled is not None:
             done.append(settled)
     return done
+
+
+def _check(person: Person) -> None:
+    """What he says must fit the log, or what he does would not stand there."""
+    try:
+        person.reason.encode()
+    except UnicodeEncodeError as error:
+        raise Permanent("no-reason", "the reason is not Unicode text") from error
+    if not person.reason.strip() or len(person.reason) > MAX_REASON:
+        raise Permanent("no-reason", f"give a reason of 1 to {MAX_REASON} characters")
+    name = person.name
+    if not name.strip() or len(name) > MAX_WHO or not name.isprintable():
+        raise Permanent("no-name", f"say who does it in 1 to {MAX_WHO} printable characters")
 
 
 def _record(letter: DeadLetter, verb: Verb, who: str, note: str, at: str) -> Record:

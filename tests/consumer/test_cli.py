@@ -231,6 +231,12 @@ def test_dead_letters_are_listed_shown_replayed_and_dropped(tmp_path: Path) -> N
         assert running.process.wait(10) == 0
     listed = cli(environ, "dead", "list", "--json").stdout.splitlines()
     first, second = (json.loads(line)["message"]["id"] for line in listed)
+    head, *rows = cli(environ, "dead", "list").stdout.splitlines()  # not cut short in a pipe
+    assert head.split()[0] == "id"
+    assert [row.split()[:4] for row in rows] == [
+        [one, "export", "platform-unreachable", "1"] for one in (first, second)
+    ]
+    assert all("RedBrick cannot be reached" in row for row in rows)
     shown = json.loads(cli(environ, "dead", "show", first).stdout)
     assert shown["failure"]["reason"] == "platform-unreachable"
     assert cli(environ, "dead", "replay", first).exit_code == 2  # no reason given

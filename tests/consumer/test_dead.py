@@ -47,6 +47,7 @@ async def done(
     chosen: list[DeadLetter],
     verb: Verb,
     reason: str = "why not",
+    who: str = "ann@desk",
 ) -> list[DeadLetter]:
     return await settle(
         queue,
@@ -54,7 +55,7 @@ async def done(
         LANES,
         chosen,
         verb=verb,
-        person=Person("ann@desk", reason),
+        person=Person(who, reason),
         note_key=layout.note_key,
         clock=lambda: NOON,
     )
@@ -130,11 +131,21 @@ async def test_nothing_leaves_the_dead_letters_when_the_record_cannot_be_kept() 
     assert await letters(queue, LANES) == chosen
 
 
-@pytest.mark.parametrize("reason", ["", "  ", "x" * 2001])
+@pytest.mark.parametrize("reason", ["", "  ", "x" * 2001, "half an emoji \ud83e"])
 async def test_a_reason_is_needed_and_has_a_limit(reason: str) -> None:
     queue, store = await a_queue("abc1"), FakeStore()
     with pytest.raises(Permanent):
         await done(queue, store, await letters(queue, LANES), "dropped", reason)
+    assert len(await letters(queue, LANES)) == 1
+
+
+@pytest.mark.parametrize("who", ["", " ", "x" * 201, "x" * 70_000, "ann\n", "a\udcff"])
+async def test_who_does_it_must_fit_the_log_before_anything_is_done(who: str) -> None:
+    queue, store = await a_queue("abc1"), FakeStore()
+    with pytest.raises(Permanent) as caught:
+        await done(queue, store, await letters(queue, LANES), "dropped", who=who)
+    assert caught.value.reason == "no-name"
+    assert queue.messages("audit") == []
     assert len(await letters(queue, LANES)) == 1
 
 
