@@ -310,10 +310,19 @@ Message = TaskEvent | Outcome | Record
 
 
 class SeenLabel(_Value, frozen=True):
-    """The version and time of a label as last seen."""
+    """The version and time of a label as last seen, exported or not."""
 
     version: str
     updated_at: str | None = None
+
+
+class Exported(_Value, frozen=True):
+    """What a revision was made of: with the same recipe, labels of these versions keep the files
+    that its manifest names."""
+
+    manifest: str  # key
+    recipe: str
+    labels: dict[str, str]  # label id -> version
 
 
 class Pointer(_Value, frozen=True, omit_defaults=False):
@@ -338,9 +347,9 @@ class Pointer(_Value, frozen=True, omit_defaults=False):
     manifest: str | None  # key
     manifest_sha256: str | None
     label_version: str | None
-    labels: dict[str, SeenLabel]  # by label id: which files may be kept, which answers are stale
+    labels: dict[str, SeenLabel]  # by label id: older times make an answer stale
     recipe: str
-    latest_manifest: str | None  # key of the newest revision there was, also when retracted
+    latest: Exported | None  # the newest revision there was, also when retracted since
     history: tuple[str, ...]  # ids of the items seen and logged
     workflow: tuple[str, ...]  # those of them which the platform never takes back
     outcome: Outcome

@@ -12,6 +12,7 @@ import msgspec
 
 from consumer.model import (
     Change,
+    Exported,
     ExportRules,
     FileRef,
     HistoryItem,
@@ -159,6 +160,13 @@ def _standing_of(pointer: Pointer) -> _Standing:
     return _Standing(**{name: getattr(pointer, name) for name in _Standing.__struct_fields__})
 
 
+def _exported(now: _Standing) -> Exported | None:
+    if now.manifest is None:
+        return None
+    versions = {label: seen.version for label, seen in now.labels.items()}
+    return Exported(manifest=now.manifest, recipe=now.recipe, labels=versions)
+
+
 def _change(old: Pointer | None, now: _Standing, *, new_files: bool) -> Change:
     had_files = old is not None and old.revision is not None
     was_ground_truth = old is not None and old.ground_truth
@@ -215,7 +223,7 @@ def _moved(
             change=change,
             was_ground_truth=was_ground_truth,
             manifest_sha256=now.revision,
-            latest_manifest=now.manifest or (old.latest_manifest if old else None),
+            latest=_exported(now) or (old.latest if old else None),
             history=(*(old.history if old else ()), *(item.id for item in fresh)),
             workflow=(*(old.workflow if old else ()), *workflow),
             outcome=outcome,

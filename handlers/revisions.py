@@ -19,6 +19,7 @@ import msgspec
 
 from consumer.errors import Permanent
 from consumer.model import (
+    Exported,
     FileRef,
     Label,
     LabelCount,
@@ -74,11 +75,11 @@ async def write_revision(
     downloaded. Raises ``Transient`` or ``Permanent``, and then nothing refers to what was written.
     """
     project = ports.project_key(snapshot.key)
-    before = await _manifest_before(pointer, ports)
+    latest = pointer.latest if pointer else None
+    before = await _manifest_of(latest, ports)
     slots = list(_slots(snapshot))
-    masks = await _write_masks(
-        slots, _kept_files(snapshot, pointer, recipe, before), snapshot, ports
-    )
+    kept = _kept_files(snapshot, latest, recipe, before)
+    masks = await _write_masks(slots, kept, snapshot, ports)
     document = copy.deepcopy(snapshot.document)
     for slot, file in zip(slots, masks, strict=True):
         for place in slot.document:
@@ -102,7 +103,7 @@ async def write_revision(
     data = canonical(manifest)
     revision = digest(data)
     key = layout.manifest_key(project, snapshot.task, revision)
-    if pointer is None or key != pointer.latest_manifest or before is None:
+    if latest is None or before is None or key != latest.manifest:
         await ports.store.create(key, data)
     same = (
         pointer is not None
@@ -114,26 +115,22 @@ async def write_revision(
     return Written(revision=revision, manifest_key=key, new_files=not same)
 
 
-async def _manifest_before(pointer: Pointer | None, ports: Ports) -> Manifest | None:
+async def _manifest_of(latest: Exported | None, ports: Ports) -> Manifest | None:
     """The newest manifest of the task, for the files that may be kept. One that is gone from the
     lake is as good as none: everything is then fetched anew."""
-    if pointer is None or pointer.latest_manifest is None:
+    if latest is None:
         return None
-    stored = await ports.store.read(pointer.latest_manifest)
+    stored = await ports.store.read(latest.manifest)
     return decode(stored.data, Manifest) if stored else None
 
 
 def _kept_files(
-    snapshot: TaskSnapshot, pointer: Pointer | None, recipe: str, before: Manifest | None
+    snapshot: TaskSnapshot, latest: Exported | None, recipe: str, before: Manifest | None
 ) -> Mapping[tuple[str, str], FileRef]:
     """The files that need no download, by label id and path."""
-    if pointer is None or before is None or pointer.recipe != recipe:
+    if latest is None or before is None or latest.recipe != recipe:
         return {}
-    same = {
-        label.id
-        for label in snapshot.labels
-        if (seen := pointer.labels.get(label.id)) and seen.version == label.version
-    }
+    same = {label.id for label in snapshot.labels if latest.labels.get(label.id) == label.version}
     return {
         (file.label, file.path): file for file in before.files if file.label and file.label in same
     }

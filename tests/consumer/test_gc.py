@@ -98,7 +98,7 @@ def pointer() -> bytes:
             label_version="v",
             labels={},
             recipe="r",
-            latest_manifest=MANIFEST,
+            latest=None,
             history=(),
             workflow=(),
             outcome=Outcome(id="o", source="s", project="p", task="t", move=move),

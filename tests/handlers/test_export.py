@@ -305,6 +305,17 @@ async def test_in_ground_truth_mode_files_come_and_go_with_the_ground_truth() ->
     assert house.platform.downloads == {"mask-1": 1}
 
 
+async def test_labels_that_changed_while_nothing_was_exported_are_downloaded_when_it_is() -> None:
+    house = House(ExportRules(when="ground-truth"))
+    await house.see(**TRUTH)
+    house.platform.masks["mask-2"] = label_map_bytes(value=2)
+    corrected = (nifti_label(version="v2", reference="mask-2"),)
+    await house.see(labels=corrected, stage="Label")
+    await house.see(**{**TRUTH, "labels": corrected})
+    (mask,) = [file for file in (await house.manifest()).files if file.labels]
+    assert [count.value for count in mask.labels] == [2]
+
+
 async def test_named_stages_narrow_what_is_exported() -> None:
     house = House(ExportRules(stages=("review_2",)))
     await house.see(**LABELLED)

@@ -113,7 +113,7 @@ def pointer_of(outcome: Outcome) -> Pointer:
             "ground_truth_label": None,
             "manifest": outcome.move.manifest_key,
             "labels": {},
-            "latest_manifest": outcome.move.manifest_key,
+            "latest": None,
             "history": [],
             "workflow": [],
             "outcome": msgspec.to_builtins(outcome),
