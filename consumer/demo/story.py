@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import shutil
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -262,7 +264,8 @@ async def _ending(screen: Screen, store: Store, lake: str, configuration: Path) 
     screen.say("\nThe log, recomputed from its files:", "bold")
     screen.say(result.summary, "green" if result.ok else "bold red")
     screen.say("\nWhere to look:", "bold")
-    command = f"groundwire --config {configuration}"
+    program = "groundwire" if shutil.which("groundwire") else sys.argv[0]
+    command = f"{program} --config {configuration}"
     screen.say(f"  {command} verify     every entry, every hash")
     screen.say(f"  {command} report     who did what, in RedBrick's own shape")
     screen.say(f"  {command} dead list  what could not be done (nothing)")
