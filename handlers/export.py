@@ -13,6 +13,8 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from consumer.errors import Conflict, Permanent, Transient
 from consumer.model import (
     LaneSpec,
@@ -110,10 +112,15 @@ async def _read_all(
 
 
 async def _read(key: TaskKey, ports: Ports) -> Found:
-    stored = await ports.store.read(layout.pointer_key(ports.project_key(key), key.task))
+    place = layout.pointer_key(ports.project_key(key), key.task)
+    stored = await ports.store.read(place)
     if stored is None:
         return Found(pointer=None, etag=None)
-    return Found(pointer=decode(stored.data, Pointer), etag=stored.etag)
+    try:
+        return Found(pointer=decode(stored.data, Pointer), etag=stored.etag)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        said = f"{place} is no pointer of this version; groundwire verify tells more"
+        raise Permanent("pointer-unreadable", said) from error
 
 
 async def _fetch(keys: Sequence[TaskKey], ports: Ports) -> dict[TaskKey, Answer]:
@@ -173,12 +180,20 @@ async def _move_until_won(
             raise answer
         try:
             return await _move(works, found, answer, ports)
-        except Conflict:
+        except Conflict as conflict:
+            if conflict.key != layout.pointer_key(ports.project_key(key), key.task):
+                raise _damaged(conflict) from conflict
             again = (await _read_all([key], ports))[key]
             if not isinstance(again, Found):
                 raise again from None
             found, answer = again, (await _fetch([key], ports))[key]
     raise Transient("pointer-contended", f"lost {RACES} races for one pointer")
+
+
+def _damaged(conflict: Conflict) -> Permanent:
+    """What is named by its hash can only hold other bytes when somebody changed them."""
+    said = f"{conflict.key} does not hold what its name says; groundwire verify tells more"
+    return Permanent("lake-damaged", said)
 
 
 async def _move(

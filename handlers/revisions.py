@@ -117,11 +117,12 @@ async def write_revision(
 
 async def _manifest_of(latest: Exported | None, ports: Ports) -> Manifest | None:
     """The newest manifest of the task, for the files that may be kept. One that is gone from the
-    lake is as good as none: everything is then fetched anew."""
-    if latest is None:
+    lake or damaged is as good as none: everything is then fetched anew."""
+    stored = await ports.store.read(latest.manifest) if latest else None
+    try:
+        return decode(stored.data, Manifest) if stored else None
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    stored = await ports.store.read(latest.manifest)
-    return decode(stored.data, Manifest) if stored else None
 
 
 def _kept_files(

@@ -555,6 +555,41 @@ async def test_whoever_loses_the_race_for_a_pointer_fetches_again() -> None:
     assert house.platform.asked["task-1"] == 2
 
 
+async def test_an_unreadable_pointer_stops_its_own_task_only() -> None:
+    house = House()
+    house.store.objects[layout.pointer_key(PROJECT, "broken")] = b'{"format": 99}'
+    house.platform.tasks = {name: snapshot(name) for name in ("broken", "sound")}
+    broken, sound = await house.handle(event("broken"), event("sound"))
+    assert isinstance(broken, Permanent)
+    assert broken.reason == "pointer-unreadable"
+    assert isinstance(sound, Outcome)
+
+
+async def test_a_damaged_file_is_no_lost_race_and_is_named() -> None:
+    house = House()
+    await house.see(**LABELLED)
+    mask = (await house.manifest()).files[1]
+    pointer = layout.pointer_key(PROJECT, "task-1")
+    house.store.objects = {mask.key: b"flipped", pointer: house.store.objects[pointer]}
+    result = await house.see(**LABELLED)
+    assert isinstance(result, Permanent)
+    assert result.reason == "lake-damaged"
+    assert mask.key in result.message
+
+
+async def test_a_manifest_that_is_gone_is_made_anew() -> None:
+    house = House()
+    await house.see(**LABELLED)
+    gone = (await house.pointer()).manifest
+    assert gone is not None
+    del house.store.objects[gone]
+    await house.see(labels=(nifti_label(),), stage="Review_2")
+    assert [file.path for file in (await house.manifest()).files] == [
+        "annotations.json",
+        "segmentations/series1.nii.gz",
+    ]
+
+
 async def test_an_event_of_a_source_that_is_no_longer_configured_is_buried() -> None:
     house = House()
     (result,) = await house.handle(event(source="gone"))
