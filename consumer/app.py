@@ -217,7 +217,8 @@ async def checks(settings: Settings) -> AsyncIterator[Checked]:
     store = make_store(settings)
     yield await check.queue_check(make_queue(settings), settings.queue.shown)
     yield await check.store_check(store.check, settings.lake.shown)
-    yield await check.log_check(lambda: read_signer(settings, store), store)
+    index = settings.log_index_file
+    yield await check.log_check(lambda: read_signer(settings, store), store, index)
     closing: list[Close] = []
     platforms = make_platforms(settings, closing)
     if not platforms:

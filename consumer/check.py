@@ -7,8 +7,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from consumer.errors import GroundwireError, Permanent, Transient
+from consumer.log.index import IdIndex
 from consumer.log.locate import owner
 from consumer.log.note import Signer
 from consumer.model import TaskKey
@@ -59,7 +61,12 @@ def queue_check(queue: Queue, where: str) -> Awaitable[Checked]:
 
 def store_check(probe: Callable[[], Awaitable[None]], where: str) -> Awaitable[Checked]:
     async def doing() -> str:
-        await probe()
+        try:
+            await probe()
+        except Transient as error:
+            if error.reason == "store-folder-absent":
+                return error.message  # nothing is wrong yet: whether a log is gone, the next tells
+            raise
         return f"{where} can be written, read, listed and deleted from"
 
     return attempt("lake", doing, "Look at `lake`, its credentials, and what they may do there.")
@@ -94,13 +101,20 @@ async def _project(platform: Platform, project: str) -> None:
             raise Permanent(error.reason, f"project {project}: {error.message}") from error
 
 
-def log_check(signer: Callable[[], Awaitable[Signer | None]], store: Store) -> Awaitable[Checked]:
+def log_check(
+    signer: Callable[[], Awaitable[Signer | None]], store: Store, index: Path | None = None
+) -> Awaitable[Checked]:
+    """``index`` is this machine's file of the log's ids: where it knows entries and the lake has no
+    log, the lake is not the lake."""
+
     async def doing() -> str:
         found = await signer()
         if found is None:
             return "the first start makes a key outside the lake"
         mine = found.verifier.vkey
         theirs = await owner(store)
+        if theirs is None and (known := _entries_in(index)):
+            raise Permanent("log-gone", f"the lake has no log, but {index} knows {known} entries")
         if theirs is None:
             return f"the log begins with the first entry; its public key is {mine}"
         if theirs != mine:
@@ -114,7 +128,19 @@ def log_check(signer: Callable[[], Awaitable[Signer | None]], store: Store) -> A
     )
 
 
+def _entries_in(index: Path | None) -> int:
+    if index is None or not index.exists():
+        return 0
+    ids = IdIndex(index)
+    try:
+        return ids.covered()[0]
+    finally:
+        ids.close()
+
+
 ADVICE = {
+    "log-gone": "Mount the lake's disk, or set `lake` right, before anything is started. To begin "
+    "a new log on purpose, move that index away.",
     "log-key": "Give the key that the log was begun with, or another lake: a log has one key.",
     "platform-credentials": "Make a new API key on the platform and put it where api_key points.",
     "platform-refused": "Make a new API key on the platform and put it where api_key points.",

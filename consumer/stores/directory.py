@@ -84,7 +84,16 @@ class DirectoryStore:
         await self._run(partial(self._delete, key, check_key(key)))
 
     async def check(self) -> None:
-        """Tries everything the lake needs. Raises with what is wrong and what to do."""
+        """Tries everything the lake needs. Raises with what is wrong and what to do; of a folder
+        that is not there (``store-folder-absent``), it makes none: a disk may not be mounted, and
+        whoever runs would write where it should be."""
+        await self._run(self._locks.still_there)
+        if not self._root.exists():
+            raise Transient(
+                "store-folder-absent",
+                f"{self._root} does not exist; the first start makes it. Was there a lake already? "
+                "Then mount its disk before anything is started",
+            )
         await probe(self)
 
     def close(self) -> None:

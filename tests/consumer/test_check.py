@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from consumer.check import Checked, attempt, log_check, platform_check, queue_check, store_check
 from consumer.errors import Permanent, Transient
 from consumer.log.log import TileLog
 from consumer.log.note import Signer
 from consumer.model import LaneSpec, Missing, TaskKey, TaskSnapshot
+from consumer.stores.directory import DirectoryStore
 from tests.fakes_clock import FakeClock
 from tests.fakes_platform import FakePlatform
 from tests.fakes_queue import FakeQueue
@@ -116,6 +118,35 @@ async def test_an_empty_lake_is_fine() -> None:
 
     assert (await log_check(mine, FakeStore())).ok
     assert (await log_check(none, FakeStore())).ok
+
+
+async def test_a_lake_without_the_log_that_this_machine_knows_is_not_the_lake(
+    tmp_path: Path,
+) -> None:
+    index = tmp_path / "index.db"
+    log = TileLog(FakeStore(), signer=MINE, origin="log", index_path=index, clock=FakeClock())
+    await log.append([{"id": "1", "kind": "started"}])
+    await log.close()
+    checked = await log_check(mine, FakeStore(), index)
+    assert not checked.ok
+    assert "knows 1 entries" in checked.said
+    assert "Mount" in checked.advice
+
+
+async def test_a_first_start_has_no_index_and_is_fine(tmp_path: Path) -> None:
+    index = tmp_path / "index.db"
+    assert (await log_check(mine, FakeStore(), index)).ok
+    assert not index.exists()
+
+
+async def test_checking_a_lake_that_is_not_there_makes_none(tmp_path: Path) -> None:
+    """Else who looks why a disk is gone would let a running process write where it should be."""
+    store = DirectoryStore(tmp_path / "lake")
+    checked = await store_check(store.check, "lake")
+    store.close()
+    assert checked.ok
+    assert "mount its disk" in checked.said
+    assert not (tmp_path / "lake").exists()
 
 
 async def test_what_nobody_foresaw_is_a_failed_check_and_no_crash() -> None:

@@ -327,9 +327,21 @@ async def test_a_lake_that_is_a_file_is_named(tmp_path: Path) -> None:
     assert caught.value.reason == "key-collides"
 
 
-async def test_check_passes_where_all_is_well_and_leaves_nothing(store: DirectoryStore) -> None:
+async def test_check_passes_where_all_is_well_and_leaves_nothing(
+    store: DirectoryStore, root: Path
+) -> None:
+    await store.create("a", b"1")
     await store.check()
-    assert await _listed(store) == []
+    assert await _listed(store) == ["a"]
+
+
+async def test_check_makes_no_lake_because_its_disk_may_not_be_mounted(
+    store: DirectoryStore, root: Path
+) -> None:
+    with pytest.raises(Transient) as caught:
+        await store.check()
+    assert caught.value.reason == "store-folder-absent"
+    assert not _exists(root)
 
 
 @pytest.mark.parametrize(
