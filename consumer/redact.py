@@ -13,6 +13,7 @@ GONE = "[redacted]"
 MAX_TEXT = 8192  # characters of one value; what an outsider sends must not flood the log
 MAX_DEPTH = 6
 
+_PLAIN = re.compile(r"[A-Za-z0-9_-]*")  # ids and slugs: no pattern below finds anything in them
 _URL_USER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^\s/?#@\"'<>]+@")
 _URL_QUERY = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^\s?#\"'<>]*)\?[^\s\"'<>]+")
 _PATH_QUERY = re.compile(r"(/[^\s?#\"'<>]*)\?[^\s\"'<>]*=[^\s\"'<>]*")
@@ -42,6 +43,8 @@ class Redactor:
             text = text[:MAX_TEXT] + "..."
         if self._known is not None:
             text = self._known.sub(GONE, text)
+        if _PLAIN.fullmatch(text):
+            return text
         text = _URL_USER.sub(rf"\1{GONE}@", text)
         text = _URL_QUERY.sub(rf"\1?{GONE}", text)
         text = _PATH_QUERY.sub(rf"\1?{GONE}", text)
