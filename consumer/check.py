@@ -38,7 +38,7 @@ async def attempt(what: str, doing: Callable[[], Awaitable[str]], advice: str) -
     except TimeoutError:
         return Checked(what, False, f"no answer within {CHECK_S:g} s", advice)
     except GroundwireError as error:
-        return Checked(what, False, error.message, ADVICE.get(error.reason, advice))
+        return Checked(what, False, error.message, _advice(error.reason, advice))
     except OSError as error:
         return Checked(what, False, error.strerror or type(error).__name__, advice)
     except Exception as error:
@@ -69,7 +69,7 @@ def store_check(probe: Callable[[], Awaitable[None]], where: str) -> Awaitable[C
             raise
         return f"{where} can be written, read, listed and deleted from"
 
-    return attempt("lake", doing, "Look at `lake`, its credentials, and what they may do there.")
+    return attempt("lake", doing, LAKE)
 
 
 def platform_check(platform: Platform, projects: Sequence[str], where: str) -> Awaitable[Checked]:
@@ -138,6 +138,12 @@ def _entries_in(index: Path | None) -> int:
         ids.close()
 
 
+def _advice(reason: str, otherwise: str) -> str:
+    """The log lies in the lake: what is wrong with the lake is no fault of the log's key."""
+    return ADVICE.get(reason, LAKE if reason.startswith("store-") else otherwise)
+
+
+LAKE = "Look at `lake`, its credentials, and what they may do there."
 ADVICE = {
     "log-gone": "Mount the lake's disk, or set `lake` right, before anything is started. To begin "
     "a new log on purpose, move that index away.",

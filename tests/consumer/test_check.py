@@ -133,6 +133,15 @@ async def test_a_lake_without_the_log_that_this_machine_knows_is_not_the_lake(
     assert "Mount" in checked.advice
 
 
+async def test_a_log_in_a_lake_that_fails_is_the_lakes_fault() -> None:
+    async def denied() -> Signer:
+        raise Transient("store-denied", "bucket x denies GetObject")
+
+    checked = await log_check(denied, FakeStore())
+    assert not checked.ok
+    assert "`lake`" in checked.advice
+
+
 async def test_a_first_start_has_no_index_and_is_fine(tmp_path: Path) -> None:
     index = tmp_path / "index.db"
     assert (await log_check(mine, FakeStore(), index)).ok
