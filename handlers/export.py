@@ -12,6 +12,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import msgspec
 
@@ -206,12 +207,13 @@ async def _move(
     project = ports.project_key(key)
     old = found.pointer
     if isinstance(answer, Missing):
-        _confirm_missing(works, old, rules.deletion_confirmed_after_s)
+        _confirm_missing(works, old, Confirmation(ports.clock(), rules.deletion_confirmed_after_s))
         new = pointers.deleted_pointer(
             old, key, project_key=project, recipe=recipe, caused_by=caused_by
         )
     else:
-        _confirm_current(works, old, answer, rules.deletion_confirmed_after_s)
+        confirmation = Confirmation(ports.clock(), rules.deletion_confirmed_after_s)
+        _confirm_current(works, old, answer, confirmation)
         wanted = rules.wants(answer.stage, ground_truth=answer.ground_truth)
         written = None
         if wanted and pointers.is_annotated(answer):
@@ -233,33 +235,53 @@ async def _move(
     return new.outcome
 
 
-def _confirm_missing(works: Sequence[Work], old: Pointer | None, wait_s: float) -> None:
-    """Returns when the task may be called gone: a delete event says so, or two answers that are
-    ``wait_s`` apart agree. Without a pointer there is nothing to delete: it is buried then."""
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """Two answers that agree, at least ``wait_s`` apart. The first stands in the failure that the
+    event carries; an event that comes back sooner proves nothing."""
+
+    now: datetime
+    wait_s: float
+
+    def given(self, works: Sequence[Work], reason: str) -> bool:
+        return any(
+            work.failure is not None
+            and work.failure.reason == reason
+            and (self.now - datetime.fromisoformat(work.failure.at)).total_seconds() >= self.wait_s
+            for work in works
+        )
+
+
+def _confirm_missing(
+    works: Sequence[Work], old: Pointer | None, confirmation: Confirmation
+) -> None:
+    """Returns when the task may be called gone: a delete event says so, or two answers agree.
+    Without a pointer there is nothing to delete: it is buried then."""
     if old is not None and old.change == "deleted":
         return
     if any(_event(work).action == "DELETE" for work in works):
         return
-    if not _asked_before(works, "task-missing"):
-        raise Transient("task-missing", "the platform knows no such task", after_s=wait_s)
+    if not confirmation.given(works, "task-missing"):
+        said = "the platform knows no such task"
+        raise Transient("task-missing", said, after_s=confirmation.wait_s)
     if old is None:
         raise Permanent("task-unknown", "the platform knows no such task, asked twice")
 
 
 def _confirm_current(
-    works: Sequence[Work], old: Pointer | None, snapshot: TaskSnapshot, wait_s: float
+    works: Sequence[Work],
+    old: Pointer | None,
+    snapshot: TaskSnapshot,
+    confirmation: Confirmation,
 ) -> None:
     """Returns when the answer may replace the pointer."""
     if old is None:
         return
     if pointers.is_stale(old, snapshot):
         raise Transient("answer-stale", "the platform's answer is older than what was seen")
-    if old.change == "deleted" and not _asked_before(works, "task-reappeared"):
-        raise Transient("task-reappeared", "a deleted task is there again", after_s=wait_s)
-
-
-def _asked_before(works: Sequence[Work], reason: str) -> bool:
-    return any(work.failure is not None and work.failure.reason == reason for work in works)
+    if old.change == "deleted" and not confirmation.given(works, "task-reappeared"):
+        said = "a deleted task is there again"
+        raise Transient("task-reappeared", said, after_s=confirmation.wait_s)
 
 
 def _event(work: Work) -> TaskEvent:

@@ -78,7 +78,7 @@ class SqliteQueue:
     """`consumer.ports.Queue` and `DeadLetters` in one file.
 
     A lease lasts until its process dies, and at most ``lease_s`` beyond its last renewal. Putting
-    an id again while its row waits unleased leaves one row, whose next try is brought forward.
+    an id again while its row waits unleased leaves one row, whose next try keeps its time.
     """
 
     def __init__(

@@ -61,14 +61,14 @@ class Row:
 
 
 def insert(db: Connection, lane: str, message_id: str, body: bytes, now: float) -> None:
-    """Merges into a row of the same id that nobody has leased: its next try is brought forward.
-    What is leased may have been read already, so it gets a row beside it."""
-    merged = db.execute(
-        "UPDATE messages SET due_at = min(due_at, ?) WHERE seq = (SELECT seq FROM messages"
-        " WHERE lane = ? AND id = ? AND leased_until <= ? ORDER BY seq LIMIT 1)",
-        (now, lane, message_id, now),
+    """Merges into a row of the same id that nobody has leased, which keeps its time: whoever asked
+    it to wait is not asked earlier. What is leased may have been read already, so it gets a row
+    beside it."""
+    waiting = db.execute(
+        "SELECT 1 FROM messages WHERE lane = ? AND id = ? AND leased_until <= ? LIMIT 1",
+        (lane, message_id, now),
     )
-    if merged.rowcount == 0:
+    if waiting.fetchone() is None:
         db.execute(
             "INSERT INTO messages (lane, id, body, put_at, due_at) VALUES (?, ?, ?, ?, ?)",
             (lane, message_id, body, now, now),

@@ -487,8 +487,12 @@ async def test_a_missing_task_is_deleted_only_when_two_answers_a_minute_apart_ag
     assert isinstance(first, Transient)
     assert (first.reason, first.after_s) == ("task-missing", 60.0)
     assert (await house.pointer()).change is Change.EXPORTED
-    asked_before = Failure(reason="task-missing", message="", at="2026-01-01T00:00:00.000000Z")
-    (second,) = await house.handle(OneWork(event(), 2, asked_before))
+    too_soon = Failure(reason="task-missing", message="", at="2026-01-01T23:59:01.000000Z")
+    (again,) = await house.handle(OneWork(event(), 2, too_soon))
+    assert isinstance(again, Transient)
+    assert (await house.pointer()).change is Change.EXPORTED
+    asked_before = Failure(reason="task-missing", message="", at="2026-01-01T23:59:00.000000Z")
+    (second,) = await house.handle(OneWork(event(), 3, asked_before))
     assert isinstance(second, Outcome)
     assert (await house.pointer()).change is Change.DELETED
 
