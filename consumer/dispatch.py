@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, cast
 
 from consumer.errors import Permanent, Transient
@@ -20,6 +21,8 @@ from consumer.ports import Handler, Lease, Ports, Queue, Result, Sleep, Work
 from consumer.retry import Bury, Policy, Retry, backoff_s, decide
 from consumer.telemetry import Metrics, about, logger
 
+IDS_IN_A_LINE = 10
+LONGEST_STANDSTILL_S = 30.0  # after an outage an exclusive lane goes on within it
 UNSETTLED = Transient("handler-unsettled", "the handler gave no result")
 
 
@@ -86,40 +89,48 @@ class Dispatcher:
             for lease in left.values():
                 yield lease, error
         except Exception as error:
-            logger().exception("handler crashed", lane=self._lane)
+            logger().exception("handler crashed", lane=self._lane, messages=_ids(left.values()))
             crash = Transient("handler-crashed", f"unexpected {type(error).__name__}")
             for lease in left.values():
                 yield lease, crash
 
     async def _settle(self, lease: Lease, result: Result, recorded: set[str]) -> None:
+        """What happened is on its way into the log before the lease gets its one verb; when the
+        queue cannot take it, the verb is to try again."""
         with about(lease.message, self._lane):
             try:
                 if isinstance(result, Transient | Permanent):
-                    await self._failed(lease, result)
-                    return
-                if isinstance(result, Outcome) and result.id not in recorded:
+                    decision = await self._record(lease, result)
+                elif isinstance(result, Outcome) and result.id not in recorded:
                     await self.queue.put([result])
                     recorded.add(result.id)
                     _tell(result)
-                await lease.ack()
-                self.metrics.settled(self._lane)
-            except (Transient, Permanent) as error:  # of the queue itself: nothing was settled
+            except (Transient, Permanent) as error:
                 logger().warning("not settled", reason=error.reason)
                 await lease.retry(self.policy.base_s, self._failure(error))
+                return
+            if isinstance(result, Transient | Permanent):
+                await self._give_back(lease, result, decision)
+            else:
+                await lease.ack()
+                self.metrics.settled(self._lane)
 
-    async def _failed(self, lease: Lease, error: Transient | Permanent) -> None:
-        """What failed stands in the log before the lease moves."""
-        failure = self._failure(error)
+    async def _record(self, lease: Lease, error: Transient | Permanent) -> Retry | Bury:
         decision = decide(error, lease.attempt, self.policy, self.random)
-        await self.queue.put([_record(self._lane, lease, failure, decision)])
+        await self.queue.put([_record(self._lane, lease, self._failure(error), decision)])
+        return decision
+
+    async def _give_back(
+        self, lease: Lease, error: Transient | Permanent, decision: Retry | Bury
+    ) -> None:
         said = {"reason": error.reason, "attempt": lease.attempt, "detail": error.message}
         if isinstance(decision, Retry):
-            await lease.retry(decision.after_s, failure)
+            await lease.retry(decision.after_s, self._failure(error))
             self.metrics.retried(self._lane, error.reason)
             trace = _surprise(error)
             logger().info("retry", after_s=round(decision.after_s, 1), exc_info=trace, **said)
         else:
-            await lease.bury(failure)
+            await lease.bury(self._failure(error))
             self.metrics.buried(self._lane, error.reason)
             logger().error("buried", exc_info=error.__cause__, **said)
 
@@ -132,10 +143,12 @@ class Dispatcher:
             tries += 1
             self.metrics.retried(self._lane, failed.reason)
             asked = failed.after_s if isinstance(failed, Transient) else None
-            wait = max(backoff_s(tries, self.policy, self.random), asked or 0.0)
+            backoff = min(backoff_s(tries, self.policy, self.random), LONGEST_STANDSTILL_S)
+            wait = max(backoff, asked or 0.0)
             logger().error(
                 "lane stands still",
                 lane=self._lane,
+                messages=_ids(left),
                 reason=failed.reason,
                 detail=failed.message,
                 after_s=round(wait, 1),
@@ -154,7 +167,7 @@ class Dispatcher:
                         failed = result
                         if not isinstance(result, Permanent) or isinstance(work.message, Outcome):
                             continue  # an outcome is never buried: a person must mend what stops it
-                        await self._failed(work, result)
+                        await self._give_back(work, result, await self._record(work, result))
                     else:
                         await work.ack()
                         self.metrics.settled(self._lane)
@@ -162,7 +175,7 @@ class Dispatcher:
         except (Transient, Permanent) as error:
             failed = error
         except Exception as error:
-            logger().exception("handler crashed", lane=self._lane)
+            logger().exception("handler crashed", lane=self._lane, messages=_ids(left))
             failed = Transient("handler-crashed", f"unexpected {type(error).__name__}")
         return failed
 
@@ -180,6 +193,11 @@ def _given_up(lease: Lease) -> Permanent | None:
     if lease.failure is None:
         return None
     return Permanent(lease.failure.reason, lease.failure.message)
+
+
+def _ids(leases: Iterable[Lease]) -> list[str]:
+    """Whose log line it is; of many, the first ones."""
+    return [lease.message.id for lease in islice(leases, IDS_IN_A_LINE)]
 
 
 def _tell(outcome: Outcome) -> None:

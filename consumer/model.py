@@ -251,7 +251,7 @@ class Manifest(_Value, frozen=True, omit_defaults=False):
     taxonomy: str | None  # sha256 of the stored taxonomy
     taxonomy_key: str | None
     files: tuple[FileRef, ...]
-    empty: tuple[str, ...] = ()  # series approved with nothing drawn, whose grid nobody told
+    empty: tuple[str, ...] = ()  # series in the ground truth without a mask, whose grid is not told
     format: int = FORMAT
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from consumer.settings_values import read_address, split_names
+from consumer.signature import MAX_SECRET_TEXT
 
 if TYPE_CHECKING:
     from consumer.settings import Settings
@@ -57,7 +58,12 @@ def _shared_projects(sources: Any) -> list[str]:
 
 
 def places(settings: Settings) -> list[str]:
-    mistakes: list[str] = []
+    mistakes = [
+        f"sources.{name}.secrets[{number}]: over {MAX_SECRET_TEXT} characters; it never matches"
+        for name, source in settings.sources.items()
+        for number, secret in enumerate(source.secrets)
+        if source.platform == "redbrick" and len(secret.reveal()) > MAX_SECRET_TEXT
+    ]
     authority = settings.queue_ca_file
     if authority is not None and not authority.is_file():
         mistakes.append(f"queue_ca: {authority} is no file that can be read")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import TextIO
 
+import msgspec
 import structlog
 from prometheus_client import (
     CollectorRegistry,
@@ -169,9 +170,9 @@ def logger() -> structlog.stdlib.BoundLogger:
 
 
 def about(message: Message, lane: str) -> AbstractContextManager[None]:
-    """Binds event id, task and lane to every log line written within."""
-    task = None if isinstance(message, Record) else message.task
-    return bound_contextvars(event_id=message.id, task=task, lane=lane)
+    """Binds event id, task (with its source and project) and lane to every log line within."""
+    of = {} if isinstance(message, Record) else msgspec.structs.asdict(message.key)
+    return bound_contextvars(event_id=message.id, lane=lane, **of)
 
 
 def configure_logging(

@@ -167,7 +167,8 @@ def _is_empty_truth(snapshot: TaskSnapshot, label: Label) -> bool:
 
 
 def _empty_series(snapshot: TaskSnapshot) -> tuple[str, ...]:
-    """Series approved with nothing drawn, whose grid the platform did not tell."""
+    """Series in the ground truth that have no mask, and get no empty label map either because the
+    platform does not tell their grid."""
     return tuple(
         name
         for label in snapshot.labels

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from consumer.demo.script import Cast
 from consumer.log.note import new_key
+from consumer.model import digest
 
 ORIGIN = "demo.groundwire.example"
 
@@ -35,12 +36,13 @@ def write_configuration(
     key = secrets / "log.key"
     if not key.exists():
         new_key(key, ORIGIN)
+    lake = lake or f"file://{directory}/lake"
     path = directory / "groundwire.toml"
     path.write_text(
         f"""\
 queue = {_text(queue or f"sqlite://{directory}/queue.db")}
 queue_prefix = "groundwire-demo"
-lake = {_text(lake or f"file://{directory}/lake")}
+lake = {_text(lake)}
 
 [http]
 listen = "127.0.0.1:0"
@@ -51,7 +53,7 @@ listen = "127.0.0.1:0"
 [log]
 key = {_text(f"file:{key}")}
 origin = {_text(ORIGIN)}
-index = {_text(str(directory / "log-index.db"))}
+index = {_text(str(directory / f"log-index-{digest(lake.encode())[:8]}.db"))}
 
 [sources.redbrick]
 platform = "redbrick"

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from consumer.errors import Conflict
+from consumer.errors import Conflict, Permanent
 from consumer.log.index import IdIndex, id_digest
 from consumer.log.keys import ids_key
 from consumer.log.merkle import combine
@@ -14,6 +14,15 @@ from consumer.log.read import parse_entry, read_bundle, read_edge, read_hashes
 from consumer.log.segment import SEGMENT, decode_segment, encode_segment
 from consumer.log.tiles import WIDTH, Edge, Tile, width_at
 from consumer.ports import Store
+
+
+def _shrunk(known: int, found: int) -> Permanent:
+    said = (
+        f"This machine knows {known} entries of the log, and the lake has {found}. Is its disk "
+        "mounted, and is it the right bucket? If it was replaced on purpose, remove the index "
+        "(log.index in the configuration) and start again."
+    )
+    return Permanent("log-shrunk", said)
 
 
 class IndexKeeper:
@@ -25,9 +34,15 @@ class IndexKeeper:
         self._saved = 0  # segments known to be in the store
 
     async def cover(self, edge: Edge) -> None:
-        """Brings the index up to a published tree, whatever it was before."""
+        """Brings the index up to a published tree, whatever it was before.
+
+        Raises ``Permanent`` when the index knows more entries than the log has: a log never
+        shrinks, so this is another place, or an old copy, and nothing may be appended to it.
+        """
         size, root = self.index.covered()
-        if size and (size > edge.size or root != await self._root(size, edge)):
+        if size > edge.size:
+            raise _shrunk(size, edge.size)
+        if size and root != await self._root(size, edge):
             self.index.clear()
             size = 0
         if size == 0:

@@ -124,6 +124,8 @@ def explained(root: Path) -> Iterator[None]:
 def _explain(number: int, root: Path) -> Transient | Permanent:
     if number == errno.ENAMETOOLONG:
         return Permanent("key-too-long", "an object key is longer than the file system allows")
+    if number in _COLLIDES and not root.is_dir():
+        return Transient("store-folder-missing", f"the lake {root} is no folder", shared=True)
     if number in _COLLIDES:
         text = "a file, folder or link lies where an object, or a folder for it, is needed"
         return Permanent("key-collides", text)

@@ -292,3 +292,18 @@ def test_the_printed_sources_work_once_uncommented(tmp_path: Path) -> None:
     source = settings.sources["redbrick"]
     assert isinstance(source, RedBrickSource)
     assert source.ground_truth_stages == ("END", "Output")
+
+
+def test_a_token_that_could_never_match_is_a_mistake(tmp_path: Path) -> None:
+    text = """
+[sources.rb]
+platform = "redbrick"
+secrets = ["env:HOOK"]
+api_key = "env:KEY"
+organization = "o"
+"""
+    environ = {"HOOK": "x" * 513, "KEY": "k"}
+    assert mistakes(tmp_path, text, environ) == (
+        "sources.rb.secrets[0]: over 512 characters; it never matches",
+    )
+    assert loaded(tmp_path, text, {**environ, "HOOK": "x" * 512})

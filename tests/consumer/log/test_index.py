@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from consumer.errors import Transient
+from consumer.errors import Permanent, Transient
 from consumer.log.index import DIGEST_BYTES, IdIndex, id_digest
 from consumer.log.segment import SEGMENT
 from consumer.log.verify import verify
@@ -60,14 +60,24 @@ async def test_an_index_of_another_log_is_dropped(tmp_path: Path) -> None:
     await skips_everything(store, index, 600)
 
 
-async def test_an_index_ahead_of_the_log_is_dropped(tmp_path: Path) -> None:
+async def test_a_lake_whose_log_is_shorter_than_this_machine_knows_it_gets_no_entry(
+    tmp_path: Path,
+) -> None:
     store, index = FakeStore(), tmp_path / "index.db"
     log = writer(store, index=index)
     await log.append(numbered(range(10)))
     before = dict(store.objects)
     await log.append(numbered(range(10, 20)))
     await log.close()
-    await skips_everything(await restored(before), index, 10)
+    for found in (await restored(before), FakeStore()):  # an old copy, an unmounted disk
+        again = writer(found, index=index)
+        objects = dict(found.objects)
+        with pytest.raises(Permanent) as refused:
+            await again.append(numbered(range(20, 21)))
+        assert refused.value.reason == "log-shrunk"
+        assert "knows 20 entries" in refused.value.message
+        assert found.objects == objects
+        await again.close()
 
 
 @pytest.mark.parametrize("content", [b"", b"no database at all" * 100])

@@ -324,7 +324,7 @@ async def test_a_lake_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "lake").touch()
     with pytest.raises((Transient, Permanent)) as caught:
         await DirectoryStore(tmp_path / "lake").create("a", b"1")
-    assert caught.value.reason == "key-collides"
+    assert caught.value.reason == "store-folder-missing"
 
 
 async def test_check_passes_where_all_is_well_and_leaves_nothing(
