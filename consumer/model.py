@@ -224,6 +224,7 @@ class FileRef(_Value, frozen=True):
     size: int
     label: str | None = None
     series: str | None = None
+    position: int = 0  # of the series among the task's: names may be given anew
     shape: tuple[int, ...] | None = None
     affine: tuple[tuple[float, ...], ...] | None = None
     geometry: str | None = None  # "affine" or "unknown"

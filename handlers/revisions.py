@@ -60,6 +60,7 @@ class _Slot:
 
     label: Label
     series: Series
+    position: int  # of the series among the label's
     path: str
     name: str  # the last component of its key
     mask: Mask | None  # None: an empty label map
@@ -142,14 +143,15 @@ def _slots(snapshot: TaskSnapshot) -> Iterator[_Slot]:
     for label in snapshot.labels:
         folder = f"{layout.safe_name(label.id)}/" if several else ""
         names = layout.series_names([series.name for series in label.series])
-        for series, name in zip(label.series, names, strict=True):
+        for position, (series, name) in enumerate(zip(label.series, names, strict=True)):
             for mask in series.masks:
                 path, last = _mask_path(mask, folder, name)
-                yield _Slot(label, series, path, last, mask, (mask.slot, *mask.also))
+                places = (mask.slot, *mask.also)
+                yield _Slot(label, series, position, path, last, mask, places)
             if not series.masks and _is_empty_truth(snapshot, label) and series.dimensions:
                 last = f"{name}.nii.gz"
                 path = f"segmentations/{folder}{last}"
-                yield _Slot(label, series, path, last, None, (series.slot,))
+                yield _Slot(label, series, position, path, last, None, (series.slot,))
 
 
 def _mask_path(mask: Mask, folder: str, series_name: str) -> tuple[str, str]:
@@ -191,7 +193,7 @@ async def _write_masks(
 
     async def one(slot: _Slot) -> FileRef:
         file = kept.get((slot.label.id, slot.path))
-        if file is not None:
+        if file is not None and _is_of(file, slot):
             return _renamed_categories(file, slot.series.segments)
         async with gate:
             return await _write_mask(slot, snapshot, ports)
@@ -203,6 +205,11 @@ async def _write_masks(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _is_of(file: FileRef, slot: _Slot) -> bool:
+    """Whether a kept file is of the slot's series: the name of one may have become another's."""
+    return (file.position, file.series) == (slot.position, slot.series.name)
 
 
 def _renamed_categories(file: FileRef, segments: Sequence[Segment]) -> FileRef:
@@ -236,6 +243,7 @@ async def _write_mask(slot: _Slot, snapshot: TaskSnapshot, ports: Ports) -> File
         size=len(data),
         label=slot.label.id,
         series=slot.series.name,
+        position=slot.position,
         group=slot.mask.group if slot.mask else None,
         feature=slot.mask.feature if slot.mask else None,
         frame=slot.mask.frame if slot.mask else None,

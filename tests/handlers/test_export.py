@@ -316,6 +316,26 @@ async def test_labels_that_changed_while_nothing_was_exported_are_downloaded_whe
     assert [count.value for count in mask.labels] == [2]
 
 
+async def test_series_that_exchange_their_names_keep_their_own_voxels() -> None:
+    house = House()
+    house.platform.masks["mask-2"] = label_map_bytes(value=2)
+    label = nifti_label(slot=())
+    (first,) = label.series
+    masks = tuple(msgspec.structs.replace(mask, reference="mask-2") for mask in first.masks)
+
+    async def values(*names: str) -> dict[str | None, int]:
+        series = (
+            msgspec.structs.replace(first, name=names[0]),
+            msgspec.structs.replace(first, name=names[1], masks=masks),
+        )
+        await house.see(labels=(msgspec.structs.replace(label, series=series),))
+        files = (await house.manifest()).files
+        return {file.series: file.labels[0].value for file in files if file.labels}
+
+    assert await values("ct", "pet") == {"ct": 1, "pet": 2}
+    assert await values("pet", "ct") == {"pet": 1, "ct": 2}
+
+
 async def test_named_stages_narrow_what_is_exported() -> None:
     house = House(ExportRules(stages=("review_2",)))
     await house.see(**LABELLED)
