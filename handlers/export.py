@@ -10,9 +10,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -37,6 +45,7 @@ TASKS_AT_ONCE = 8
 RACES = 5  # lost in a row before the event waits
 SHOWING_TRIES = 3  # fetches that may fail to show the event that announced a change
 
+T = TypeVar("T")
 Answer = TaskSnapshot | Missing | Transient | Permanent
 
 
@@ -77,14 +86,25 @@ async def _export_all(
     async def source(keys: Sequence[TaskKey]) -> None:
         found = await _read_all(keys, ports)
         answers = await _fetch(keys, ports)
-        await asyncio.gather(*(task(key, found[key], answers[key]) for key in keys))
+        await _together(task(key, found[key], answers[key]) for key in keys)
 
     async def task(key: TaskKey, found: Found | Transient | Permanent, answer: Answer) -> None:
         async with gate:
             for settled in await _settle_task(works[key], found, answer, ports):
                 settle(settled)
 
-    await asyncio.gather(*(source(keys) for keys in by_source.values()))
+    await _together(source(keys) for keys in by_source.values())
+
+
+async def _together(doing: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """All results in order; nothing of it runs on when this is cancelled or one of them raises."""
+    tasks = [asyncio.ensure_future(one) for one in doing]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _read_all(
@@ -99,17 +119,42 @@ async def _read_all(
                 return await _read(key, ports)
             except (Transient, Permanent) as error:
                 return error
+            except Exception as error:
+                return _crash(error)
 
-    found = dict(zip(keys, await asyncio.gather(*(one(key) for key in keys)), strict=True))
-    outcomes = [
-        one.pointer.outcome for one in found.values() if isinstance(one, Found) and one.pointer
-    ]
+    found = dict(zip(keys, await _together(one(key) for key in keys), strict=True))
+    carried = {
+        key: one.pointer.outcome
+        for key, one in found.items()
+        if isinstance(one, Found) and one.pointer
+    }
+    return {**found, **await _not_told(carried, ports)}
+
+
+async def _not_told(
+    carried: Mapping[TaskKey, Outcome], ports: Ports
+) -> dict[TaskKey, Transient | Permanent]:
+    """Puts the outcomes that pointers carry; gives the tasks whose outcome could not be put. One
+    that no queue can hold stands alone."""
+    if not carried:
+        return {}
     try:
-        if outcomes:
-            await ports.queue.put(outcomes)
+        await ports.queue.put(list(carried.values()))
     except Transient as error:
-        return dict.fromkeys(keys, error)
-    return found
+        return dict.fromkeys(carried, error)
+    except Permanent as error:
+        if len(carried) == 1:
+            return dict.fromkeys(carried, error)
+        alone = [await _not_told({key: outcome}, ports) for key, outcome in carried.items()]
+        return {key: failed for one in alone for key, failed in one.items()}
+    return {}
+
+
+def _crash(error: Exception) -> Transient:
+    """One task's surprise is its own, and is seen in the log lines."""
+    crash = Transient("export-crashed", f"unexpected {type(error).__name__}")
+    crash.__cause__ = error
+    return crash
 
 
 async def _read(key: TaskKey, ports: Ports) -> Found:
@@ -133,7 +178,8 @@ async def _fetch(keys: Sequence[TaskKey], ports: Ports) -> dict[TaskKey, Answer]
         return dict.fromkeys(keys, gone)
     try:
         answers: dict[TaskKey, Answer] = dict(await platform.fetch(keys))
-    except (Transient, Permanent) as error:
+    except Exception as raised:  # what nobody foresaw is halved like the rest
+        error = raised if isinstance(raised, Transient | Permanent) else _crash(raised)
         if len(keys) == 1 or (isinstance(error, Transient) and error.shared):
             return dict.fromkeys(keys, error)
         half = len(keys) // 2
@@ -152,10 +198,8 @@ async def _settle_task(
         result: Result = await _move_until_won(works, found, answer, ports)
     except (Transient, Permanent) as error:
         result = error
-    except Exception as error:  # one task's surprise is its own, and is seen in the log lines
-        crash = Transient("export-crashed", f"unexpected {type(error).__name__}")
-        crash.__cause__ = error
-        result = crash
+    except Exception as error:
+        result = _crash(error)
     if isinstance(result, Transient | Permanent) or not isinstance(answer, TaskSnapshot):
         return [(work, result) for work in works]
     return [(work, _not_showing(work, answer) or result) for work in works]

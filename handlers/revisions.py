@@ -120,8 +120,12 @@ async def _manifest_of(latest: Exported | None, ports: Ports) -> Manifest | None
     """The newest manifest of the task, for the files that may be kept. One that is gone from the
     lake or damaged is as good as none: everything is then fetched anew."""
     stored = await ports.store.read(latest.manifest) if latest else None
+    if latest is None or stored is None:
+        return None
+    if not latest.manifest.endswith(f"/{digest(stored.data)}.json"):
+        return None
     try:
-        return decode(stored.data, Manifest) if stored else None
+        return decode(stored.data, Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 from collections.abc import Sequence
@@ -24,11 +25,13 @@ from consumer.model import (
     Label,
     LaneSpec,
     Manifest,
+    Mask,
     Message,
     Outcome,
     Pointer,
     TaskEvent,
     TaskKey,
+    TaskSnapshot,
     decode,
     digest,
 )
@@ -386,6 +389,54 @@ async def test_a_group_that_fails_is_halved_until_the_culprit_stands_alone() -> 
     assert house.platform.asked["a"] == 2
 
 
+async def test_an_adapter_s_surprise_at_one_task_is_no_neighbours() -> None:
+    house = House()
+    for name in "abcd":
+        house.platform.tasks[name] = snapshot(name)
+    house.platform.failing = {"c": cast(Transient, KeyError("not foreseen"))}
+    results = await house.handle(*(event(name) for name in "abcd"))
+    assert [isinstance(result, Outcome) for result in results] == [True, True, False, True]
+    assert cast(Transient, results[2]).reason == "export-crashed"
+
+
+async def test_an_outcome_that_no_queue_can_hold_stops_its_own_task_only() -> None:
+    class SmallQueue(FakeQueue):
+        async def put(self, messages: Sequence[Message]) -> None:
+            if any(message.id.endswith("/big/1") for message in messages):
+                raise Permanent("message-too-large")
+            await super().put(messages)
+
+    house = House()
+    await house.see("big")
+    await house.see("small")
+    house.queue = SmallQueue((AUDIT,), opened=True)
+    for name in ("big", "small"):
+        house.platform.tasks[name] = snapshot(name, stage="END")
+    big, small = await house.handle(event("big"), event("small"))
+    assert cast(Permanent, big).reason == "message-too-large"
+    assert isinstance(small, Outcome)
+
+
+async def test_an_export_that_is_cancelled_leaves_nothing_running() -> None:
+    class Endless(FakePlatform):
+        async def download(self, snapshot: TaskSnapshot, mask: Mask) -> bytes:
+            self.downloads[snapshot.task] += 1
+            if len(self.downloads) == 3:
+                waiting.set()
+            return await asyncio.Future()
+
+    waiting = asyncio.Event()
+    house = House()
+    house.platform = Endless()
+    for name in "abc":
+        house.platform.tasks[name] = snapshot(name, **LABELLED)
+    running = asyncio.ensure_future(house.handle(*(event(name) for name in "abc")))
+    await waiting.wait()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
 async def test_a_failure_that_all_share_is_not_asked_for_again() -> None:
     house = House()
     house.platform.failing = {"a": Transient("platform-auth", shared=True)}
@@ -599,6 +650,19 @@ async def test_a_damaged_file_is_no_lost_race_and_is_named() -> None:
     assert isinstance(result, Permanent)
     assert result.reason == "lake-damaged"
     assert mask.key in result.message
+
+
+async def test_nothing_is_taken_over_from_a_manifest_that_somebody_changed() -> None:
+    house = House()
+    await house.see(**LABELLED)
+    key = (await house.pointer()).manifest
+    assert key is not None
+    data = house.store.objects[key]
+    house.store.objects[key] = data.replace(b'"voxels":4', b'"voxels":5')
+    assert house.store.objects[key] != data
+    await house.see(labels=(nifti_label(),), stage="Review_2", document={"series": [{}]})
+    (mask,) = [file for file in (await house.manifest()).files if file.labels]
+    assert [count.voxels for count in mask.labels] == [4]
 
 
 async def test_a_manifest_that_is_gone_is_made_anew() -> None:
