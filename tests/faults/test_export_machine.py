@@ -11,9 +11,7 @@ import gzip
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import nibabel
 import numpy as np
@@ -23,9 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from consumer.errors import Permanent, Transient
 from consumer.model import (
-    Action,
     ExportRules,
-    Failure,
     FileRef,
     Manifest,
     Missing,
@@ -34,18 +30,17 @@ from consumer.model import (
     TaskSnapshot,
     decode,
     digest,
-    timestamp,
 )
-from consumer.ports import Ports, Result
-from handlers import export, layout
+from consumer.ports import Result
+from handlers import layout
 from handlers.pointers import label_version
-from tests.fakes_platform import NOON, PROJECT, event
+from tests.fakes_platform import PROJECT, event
 from tests.fakes_store import Fault, FaultyStore
 from tests.faults import changing_platform as platform
 from tests.faults.changing_platform import SHAPE, Account, Task, Voxels, World, voxels_of
+from tests.faults.two_exporters import Crash, Exporters, Waiting
 from tests.handlers.test_export import House, OneWork
 
-NOON_IT_IS = datetime(2026, 1, 2, 12, tzinfo=UTC)
 TASKS = ("one", "two")
 RULES = (
     ExportRules(),
@@ -56,101 +51,8 @@ RULES = (
 names = st.sampled_from(TASKS)
 numbers = st.integers(0, 29)
 changes = st.sampled_from(platform.CHANGES)
+faults = st.none() | st.tuples(st.integers(1, 10), st.sampled_from(Fault), st.booleans())
 picks = st.lists(numbers, min_size=1, max_size=5)
-
-
-class Crash(BaseException):
-    """Nothing catches it: the process died there."""
-
-
-@dataclass
-class Waiting:
-    """An event in the queue, which is not delivered before its minute."""
-
-    work: OneWork
-    minute: int = 0
-
-
-@dataclass
-class Exporter(House):
-    """One process that exports; the time is a matter of whole minutes."""
-
-    minute: int = 0
-
-    @property
-    def ports(self) -> Ports:
-        return replace(super().ports, clock=lambda: NOON_IT_IS + timedelta(minutes=self.minute))
-
-
-@dataclass
-class Exporters:
-    """Two exporters over one store and queue, and what was seen of them."""
-
-    world: World
-    houses: list[Exporter] = field(default_factory=list)
-    waiting: list[Waiting] = field(default_factory=list)
-    results: list[Result] = field(default_factory=list)
-    events: int = 0
-
-    def __post_init__(self) -> None:
-        self.houses = [Exporter(), Exporter()]
-        for house in self.houses:
-            house.platform = Account(self.world)
-            house.store, house.queue = self.houses[0].store, self.houses[0].queue
-
-    @property
-    def store(self) -> Any:
-        return self.houses[0].store
-
-    @property
-    def minute(self) -> int:
-        return self.houses[0].minute
-
-    def a_minute_passes(self) -> None:
-        for house in self.houses:
-            house.minute += 1
-
-    def announce(self, name: str, *, tells_much: bool = False) -> OneWork:
-        task = self.world.tasks[name]
-        self.events += 1
-        told: dict[str, Any] = {"name": f"e{self.events}"}
-        if task.gone:
-            told["action"] = Action.DELETE
-        elif tells_much and task.history:
-            told["history_id"] = task.history[-1].id
-        elif tells_much:
-            told |= {"stage": task.stage, "occurred_at": NOON}
-        return OneWork(event(name, **told))
-
-    def pick(self, chosen: Sequence[int], *, again: bool) -> list[Waiting]:
-        """Some of the events that are due; when ``again``, they stay and come once more."""
-        due = [one for one in self.waiting if one.minute <= self.minute]
-        taken = list({id(due[n % len(due)]): due[n % len(due)] for n in chosen if due}.values())
-        if again:
-            return [Waiting(one.work) for one in taken]
-        for one in taken:
-            self.waiting.remove(one)
-        return taken
-
-    async def deliver(self, house: Exporter, taken: Sequence[Waiting]) -> None:
-        """A batch, handled and settled as its lane would."""
-        open_works = {id(one.work): one.work for one in taken}
-        batch = list(open_works.values())
-        try:
-            async for work, result in export.handle(batch, house.ports):
-                del open_works[id(work)]
-                self.results.append(result)
-                if isinstance(result, Transient):
-                    self.retry(work, result)
-        except Crash:
-            pass
-        self.waiting += [Waiting(OneWork(w.message, w.attempt + 1)) for w in open_works.values()]
-
-    def retry(self, work: Any, error: Transient) -> None:
-        at = timestamp(self.houses[0].ports.clock())
-        failure = Failure(reason=error.reason, message=error.message, at=at)
-        again = OneWork(work.message, work.attempt + 1, failure)
-        self.waiting.append(Waiting(again, self.minute + (1 if error.after_s else 0)))
 
 
 class ExportMachine(RuleBasedStateMachine):
@@ -181,54 +83,42 @@ class ExportMachine(RuleBasedStateMachine):
         if not lost:
             self.both.waiting.append(Waiting(self.both.announce(name, tells_much=much)))
 
-    @rule(change=changes, name=names, number=numbers, who=st.integers(0, 1))
-    def a_change_is_seen_at_once(self, change: Any, name: str, number: int, who: int) -> None:
-        self.the_platform_changes(change, name, number, lost=True, much=False)
-        seen = Waiting(self.both.announce(name))
-        self.runner.run(self.both.deliver(self.both.houses[who], [seen]))
-
-    @rule(
-        chosen=picks,
-        who=st.integers(0, 1),
-        again=st.booleans(),
-        fault=st.one_of(
-            st.none(), st.tuples(st.integers(1, 14), st.sampled_from(Fault), st.booleans())
-        ),
-    )
-    def events_arrive(
-        self, chosen: list[int], who: int, again: bool, fault: tuple[int, Fault, bool] | None
+    @rule(change=changes, name=names, number=numbers, who=st.integers(0, 1), fault=faults)
+    def a_change_is_seen_at_once(
+        self, change: Any, name: str, number: int, who: int, fault: Any
     ) -> None:
+        self.the_platform_changes(change, name, number, lost=True, much=False)
+        self.deliver(who, [Waiting(self.both.announce(name))], fault)
+
+    @rule(chosen=picks, who=st.integers(0, 1), again=st.booleans(), fault=faults)
+    def events_arrive(self, chosen: list[int], who: int, again: bool, fault: Any) -> None:
+        self.deliver(who, self.both.pick(chosen, again=again), fault)
+
+    def deliver(self, who: int, taken: Sequence[Waiting], fault: Any) -> None:
         house = self.both.houses[who]
-        taken = self.both.pick(chosen, again=again)
         sound = house.store
         if fault is not None:
             number, when, dies = fault
             plan = {number: when}
-            house.store = FaultyStore(sound, plan, Crash) if dies else FaultyStore(sound, plan)
+            faulty = FaultyStore(sound, plan, Crash) if dies else FaultyStore(sound, plan)
+            house.store = cast(Any, faulty)
         self.runner.run(self.both.deliver(house, taken))
         house.store = sound
 
-    @rule(
-        chosen=picks,
-        who=st.integers(0, 1),
-        change=st.none() | changes,
-        name=names,
-        number=numbers,
-        others=picks,
-    )
+    @rule(changes=st.tuples(changes, changes), name=names, number=numbers, who=st.integers(0, 1))
     def one_exporter_overtakes_the_other(
-        self, chosen: list[int], who: int, change: Any, name: str, number: int, others: list[int]
+        self, changes: tuple[Any, Any], name: str, number: int, who: int
     ) -> None:
+        """The slow one has fetched, then the task changes and the fast one is done with it."""
         slow, fast = self.both.houses[who], self.both.houses[1 - who]
-        taken = self.both.pick(chosen, again=False)
+        self.the_platform_changes(changes[0], name, number, lost=True, much=False)
 
         async def meanwhile() -> None:
-            if change is not None:
-                self.the_platform_changes(change, name, number, lost=False, much=False)
-            await self.both.deliver(fast, self.both.pick(others, again=False))
+            self.the_platform_changes(changes[1], name, number, lost=True, much=False)
+            await self.both.deliver(fast, [Waiting(self.both.announce(name))])
 
         slow.platform.before_answer = meanwhile
-        self.runner.run(self.both.deliver(slow, taken))
+        self.runner.run(self.both.deliver(slow, [Waiting(self.both.announce(name))]))
         slow.platform.before_answer = None
 
     @rule(name=names, number=numbers)
@@ -266,7 +156,10 @@ class ExportMachine(RuleBasedStateMachine):
             assert same, f"{name}: the pointer shows what the platform never answered"
             assert same[-1] >= self.shown.get(name, 0), f"{name}: the pointer went back"
             self.shown[name] = same[-1]
-            self.check_files(pointer, answers[same[-1]])
+            answer = answers[same[-1]]
+            if isinstance(answer, TaskSnapshot):
+                assert set(pointer.workflow) <= {item.id for item in answer.history}, "it is stale"
+            self.check_files(pointer, answer)
 
     @invariant()
     def the_store_was_used_as_it_must_be(self) -> None:
