@@ -16,6 +16,7 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
+from consumer.errors import Permanent, Transient
 from consumer.model import (
     EventType,
     HistoryItem,
@@ -170,8 +171,10 @@ class Account(FakePlatform):
         super().__init__()
         self.world = world
 
-    async def fetch(self, tasks: Sequence[TaskKey]) -> dict[TaskKey, TaskSnapshot | Missing]:
-        answers = {}
+    async def fetch(
+        self, tasks: Sequence[TaskKey]
+    ) -> dict[TaskKey, TaskSnapshot | Missing | Transient | Permanent]:
+        answers: dict[TaskKey, TaskSnapshot | Missing | Transient | Permanent] = {}
         for key in tasks:
             answer = self.world.lagging.pop(key.task, None) or self.world.now(key.task)
             self.world.answered.setdefault(key.task, []).append(answer)
