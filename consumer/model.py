@@ -268,6 +268,7 @@ class LakeMove(_Value, frozen=True, omit_defaults=False):
     old_revision: str | None
     ground_truth: bool
     was_ground_truth: bool
+    ground_truth_label: str | None  # of several labels, the one that is the ground truth
     ground_truth_reason: str | None
     label_version: str | None
     recipe: str

@@ -189,7 +189,7 @@ class WorkSection(Section):
         default=4, ge=1, le=64, description="batches of a lane in work at once"
     )
     max_download_bytes: int = Field(
-        default=1 << 30, ge=1, description="a larger mask is given up, with its reason"
+        default=1 << 28, ge=1, description="a larger mask is given up, with its reason"
     )
     download_timeout_s: float = Field(default=120.0, gt=0, description="for one mask")
     stop_s: float = Field(

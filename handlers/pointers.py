@@ -198,6 +198,7 @@ def _moved(
         old_revision=old.revision if old else None,
         ground_truth=now.ground_truth,
         was_ground_truth=was_ground_truth,
+        ground_truth_label=now.ground_truth_label,
         ground_truth_reason=now.ground_truth_reason,
         label_version=now.label_version,
         recipe=now.recipe,

@@ -203,6 +203,7 @@ def _disagreement(key: str, pointer: Pointer) -> str | None:
         "stage": (pointer.stage, move.stage),
         "ground_truth": (pointer.ground_truth, move.ground_truth),
         "was_ground_truth": (pointer.was_ground_truth, move.was_ground_truth),
+        "ground_truth_label": (pointer.ground_truth_label, move.ground_truth_label),
         "ground_truth_reason": (pointer.ground_truth_reason, move.ground_truth_reason),
         "revision": (pointer.revision, move.revision),
         "manifest": (pointer.manifest, move.manifest_key),

@@ -37,6 +37,7 @@ def outcome(outcome_id: str) -> Outcome:
         old_revision=None,
         ground_truth=False,
         was_ground_truth=False,
+        ground_truth_label=None,
         ground_truth_reason=None,
         label_version=None,
         recipe="r",

@@ -73,6 +73,7 @@ def pointer() -> bytes:
         old_revision=None,
         ground_truth=False,
         was_ground_truth=False,
+        ground_truth_label=None,
         ground_truth_reason=None,
         label_version="v",
         recipe="r",

@@ -51,6 +51,7 @@ MOVE = LakeMove(
     old_revision="r2",
     ground_truth=True,
     was_ground_truth=False,
+    ground_truth_label=None,
     ground_truth_reason=None,
     label_version="v3",
     recipe="rc",
