@@ -134,6 +134,10 @@ async def check_the_end(place: House) -> None:
     held = Counter(entry["task"] for entry in history if entry["type"] == "TASK_CREATED")
     assert held == dict.fromkeys(place.cast.tasks.values(), 1)
     for name, task_id in place.cast.tasks.items():
+        seen = {e["id"].removeprefix("history:") for e in history if e["task"] == task_id}
+        pointer = await place.pointer(place.cast.redbrick.project_id, task_id)
+        assert pointer is not None, name
+        assert seen == set(pointer.history), name
         moves = [e for e in log if e["kind"] == "lake" and e["task"] == task_id]
         assert [move["sequence"] for move in moves] == list(range(1, len(moves) + 1)), name
     redbrick = place.cast.redbrick
