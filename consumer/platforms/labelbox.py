@@ -32,7 +32,6 @@ from consumer.ports import Clock, Sleep
 
 API_URL = "https://api.labelbox.com/graphql"
 EXPORT_PARAMS = tuple(PARAMS)  # the six names of the vendor's page, on unless switched off
-PROJECT_IDS_ARE_UNIQUE = True  # in the world, so a project's id is its name in the lake
 
 ROWS_AT_ONCE = 4  # whose legacy frames are fetched
 

@@ -1,22 +1,12 @@
-"""The Merkle tree against the published vectors of Certificate Transparency, and its proofs."""
+"""The Merkle tree against the published vectors of Certificate Transparency."""
 
 from __future__ import annotations
 
 from hashlib import sha256
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from consumer.log.merkle import (
-    EMPTY_ROOT,
-    combine,
-    consistency_proof,
-    inclusion_proof,
-    is_prefix,
-    leaf_hash,
-    root_from_inclusion,
-)
+from consumer.log.merkle import EMPTY_ROOT, combine, leaf_hash
 
 INPUTS = [
     bytes.fromhex(text)
@@ -44,10 +34,6 @@ ROOTS = (
 LEAVES = [leaf_hash(data) for data in INPUTS]
 
 
-def subtree(start: int, end: int) -> bytes:
-    return combine(LEAVES[start:end])
-
-
 @pytest.mark.parametrize("size", range(1, 9))
 def test_roots_are_those_of_the_published_vectors(size: int) -> None:
     assert combine(LEAVES[:size]).hex() == ROOTS[size - 1]
@@ -55,44 +41,3 @@ def test_roots_are_those_of_the_published_vectors(size: int) -> None:
 
 def test_the_empty_tree_has_the_hash_of_nothing() -> None:
     assert sha256().digest() == EMPTY_ROOT
-
-
-def test_the_published_consistency_proof_from_two_to_five() -> None:
-    assert [part.hex() for part in consistency_proof(2, 5, subtree)] == [
-        "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
-        "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b",
-    ]
-
-
-@given(st.integers(1, 8).flatmap(lambda n: st.tuples(st.integers(0, n - 1), st.just(n))))
-def test_every_inclusion_proof_leads_to_the_root(place: tuple[int, int]) -> None:
-    index, size = place
-    proof = inclusion_proof(index, size, subtree)
-    assert root_from_inclusion(index, size, LEAVES[index], proof) == subtree(0, size)
-
-
-def test_an_inclusion_proof_of_another_entry_leads_elsewhere() -> None:
-    proof = inclusion_proof(2, 7, subtree)
-    assert root_from_inclusion(3, 7, LEAVES[2], proof) != subtree(0, 7)
-
-
-@pytest.mark.parametrize("cut", [0, 1])
-def test_an_inclusion_proof_of_the_wrong_length_is_refused(cut: int) -> None:
-    proof = inclusion_proof(2, 7, subtree)
-    wrong = proof[:-1] if cut else [*proof, LEAVES[0]]
-    with pytest.raises(ValueError, match="too"):
-        root_from_inclusion(2, 7, LEAVES[2], wrong)
-
-
-@settings(max_examples=200)
-@given(st.data())
-def test_every_consistency_proof_holds_and_no_altered_one(data: st.DataObject) -> None:
-    new = data.draw(st.integers(1, 8))
-    old = data.draw(st.integers(1, new))
-    proof = consistency_proof(old, new, subtree)
-    assert is_prefix(old, subtree(0, old), new, subtree(0, new), proof)
-    assert not is_prefix(old, LEAVES[7 if old == 1 else 0], new, subtree(0, new), proof)
-    assert not is_prefix(old, subtree(0, old), new, leaf_hash(b"other"), proof)
-    assert not is_prefix(old, subtree(0, old), new, subtree(0, new), [*proof, LEAVES[0]])
-    if proof:
-        assert not is_prefix(old, subtree(0, old), new, subtree(0, new), proof[:-1])
