@@ -1,5 +1,5 @@
 # The commands of the README. Everything is installed into .venv; `make test` also wants Debian's
-# rabbitmq-server, and installs it when it may.
+# rabbitmq-server and plastimatch, and installs them when it may.
 
 PYTHON ?= python3
 VENV := .venv
@@ -37,9 +37,10 @@ $(INSTALLED): pyproject.toml requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-# A real RabbitMQ for the tests; they start and stop it themselves, on loopback.
+# A real RabbitMQ for the tests, which start and stop it themselves, on loopback; and plastimatch.
 system:
-	@ls /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server >/dev/null 2>&1 || deploy/install-test-servers
+	@{ ls /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server && command -v plastimatch; } \
+		>/dev/null 2>&1 || deploy/install-test-servers
 
 # Pins every package with its hashes, for running and for developing; names no index.
 LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \

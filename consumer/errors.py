@@ -44,6 +44,17 @@ class Permanent(GroundwireError):
     """Will never work as it stands: buried in the dead letters, where a person decides."""
 
 
+class Refused(Permanent):
+    """What cannot be converted rightly, so it is not: ``message`` names the file and the measure.
+    ``shape`` (columns, rows, slices) is the voxel grid, where that is known all the same."""
+
+    def __init__(
+        self, reason: str, message: str = "", *, shape: tuple[int, int, int] | None = None
+    ) -> None:
+        super().__init__(reason, message)
+        self.shape = shape
+
+
 class Conflict(GroundwireError):
     """A store key holds other bytes than expected: somebody else was first."""
 

@@ -64,6 +64,9 @@ class Change(StrEnum):
     DELETED = "deleted"  # the platform no longer has the task
 
 
+JsonPath = tuple[str | int, ...]  # a place in a JSON document, from its root
+
+
 class _Value(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A frozen value; fields at their default are left out of its JSON."""
 
@@ -132,15 +135,28 @@ class HistoryItem(_Value, frozen=True):
 
 
 class Mask(_Value, frozen=True):
-    """A mask that the platform holds, by a reference that only its platform can open."""
+    """A mask that the platform holds, by a reference that only its platform can open. Several
+    masks may have one reference: instances in one picture, told apart by their colour."""
 
     reference: str  # never logged: it may be, or become, a signed URL
     kind: str  # "nifti" or "png"
-    slot: tuple[str | int, ...] = ()  # where the document names the file, as a JSON path
-    also: tuple[tuple[str | int, ...], ...] = ()  # further such places
+    slot: JsonPath = ()  # where the document names the file
     group: str | None = None  # png: Axial, Sagittal, Coronal
     feature: str | None = None  # png: the platform's id of the object
     frame: int | None = None  # png: as the platform counts
+    category: str | None = None  # png: the name of the object's class
+    color: tuple[int, int, int] | None = None  # png: of the object's pixels; None: all but zero
+
+
+class Polyline(_Value, frozen=True):
+    """A line drawn on one frame, open unless its class is configured as closed. ``points`` are
+    (x, y) in pixels: x along columns, y along rows, as the platform gives them."""
+
+    group: str
+    feature: str
+    frame: int
+    category: str | None
+    points: tuple[tuple[float, float], ...]
 
 
 class Segment(_Value, frozen=True):
@@ -148,7 +164,17 @@ class Segment(_Value, frozen=True):
 
     value: int
     category: str | None = None
+    category_value: int | None = None  # the class's own number, in semantic masks
     overlaps: tuple[int, ...] = ()  # further voxel values that the instance also occupies
+    slot: JsonPath = ()  # where the document names the file that the segment is in
+
+
+class Image(_Value, frozen=True):
+    """An image of a series (a DICOM file, a NIfTI volume, a whole folder), by a reference that
+    only its platform can open."""
+
+    reference: str  # never logged: it may be, or become, a signed URL
+    name: str  # the last part of its path, without a query
 
 
 class Series(_Value, frozen=True):
@@ -156,10 +182,13 @@ class Series(_Value, frozen=True):
 
     name: str | None  # as the platform has it; the lake's names are `handlers.layout`'s
     masks: tuple[Mask, ...] = ()
+    polylines: tuple[Polyline, ...] = ()
     segments: tuple[Segment, ...] = ()
+    images: tuple[Image, ...] = ()  # in viewing order
     dimensions: tuple[int, ...] | None = None  # (columns, rows, slices), where known
     affine: tuple[tuple[float, ...], ...] | None = None  # 4 x 4, RAS+, millimetres, where known
-    slot: tuple[str | int, ...] = ()  # where the document names an empty label map
+    slot: JsonPath = ()  # where the document names the label map: a key, or a list of several
+    png_slot: JsonPath = ()  # where the document says whether the masks are PNG files
 
 
 class Label(_Value, frozen=True):
@@ -214,8 +243,10 @@ class FileRef(_Value, frozen=True):
 
     ``path`` is its name within the task; ``key`` where it lies in the lake. A mask's ``shape`` is
     (i, j, k) of the NIfTI array, ``affine`` its 4 x 4 matrix in millimetres (RAS+), or
-    ``geometry`` is ``unknown`` because the source told none; ``labels`` are the segments that
-    occur, with their voxel counts. A PNG's ``shape`` is (width, height).
+    ``geometry`` is ``unknown`` because the source told none, or none that can be trusted (a
+    `Refusal` then says why); ``labels`` are the segments that occur, with their voxel counts. A
+    PNG's ``shape`` is (width, height). An image has no ``label``; its ``source`` is the hash of
+    where the platform keeps it.
     """
 
     path: str
@@ -232,14 +263,76 @@ class FileRef(_Value, frozen=True):
     group: str | None = None
     feature: str | None = None
     frame: int | None = None
+    source: str | None = None
 
 
 class LabelCount(_Value, frozen=True):
-    """A voxel value, its category, and how many voxels have it."""
+    """A voxel value, its category, and how many voxels have it; ``feature`` is the platform's id
+    of the object, where the value is that object's alone or shared by objects of one class."""
 
     value: int
     voxels: int
     category: str | None = None
+    feature: str | None = None
+
+
+class ViewConvention(_Value, frozen=True, omit_defaults=False):
+    """How the frames of one group (Axial, Sagittal, Coronal) lie in a volume of (i, j, k) =
+    (column, row, slice).
+
+    A pixel is x (along a picture's row) and y (down its columns), a frame f counts from
+    ``frame_base``. Axial: x is i, y is j, f is k. Sagittal: x is j, y is k, f is i. Coronal: x is
+    i, y is k, f is j. A flip counts that direction from its other end. k is the slice in the
+    order of the DICOM normal, as in the NIfTI file.
+    """
+
+    frame_base: int = 1
+    flip_x: bool = False
+    flip_y: bool = False
+    flip_frame: bool = False
+
+
+class Agreement(_Value, frozen=True):
+    """How well two groups agree about one object that was drawn in both; ``voxels`` is how many
+    either has where both can be compared."""
+
+    feature: str
+    groups: tuple[str, str]
+    dice: float
+    voxels: int
+
+
+class Volume(_Value, frozen=True):
+    """How a series' grid was found, and how masks were laid into it.
+
+    ``pitch_deviation`` is the largest departure of a gap between slices from ``pitch_mm``, as a
+    fraction of it; ``overlaps`` counts voxels that more than one object claimed, where the later
+    object won.
+    """
+
+    position: int
+    series: str | None
+    label: str | None = None
+    shape: tuple[int, ...] | None = None
+    affine: tuple[tuple[float, ...], ...] | None = None
+    pitch_mm: float | None = None
+    pitch_deviation: float | None = None
+    views: dict[str, ViewConvention] = {}
+    assumed_views: tuple[str, ...] = ()  # groups whose convention nobody has configured
+    agreements: tuple[Agreement, ...] = ()
+    overlaps: int = 0
+
+
+class Refusal(_Value, frozen=True):
+    """What could not be made rightly and therefore was not made: ``what`` is volume, image, png,
+    seg or rtstruct; ``reason`` a constant slug; ``message`` names the file and the measure."""
+
+    what: str
+    reason: str
+    message: str
+    position: int
+    series: str | None = None
+    label: str | None = None
 
 
 class Manifest(_Value, frozen=True, omit_defaults=False):
@@ -253,6 +346,8 @@ class Manifest(_Value, frozen=True, omit_defaults=False):
     taxonomy_key: str | None
     files: tuple[FileRef, ...]
     empty: tuple[str, ...] = ()  # series in the ground truth without a mask, whose grid is not told
+    volumes: tuple[Volume, ...] = ()
+    refused: tuple[Refusal, ...] = ()
     format: int = FORMAT
 
 
@@ -325,6 +420,7 @@ class Exported(_Value, frozen=True):
     manifest: str  # key
     recipe: str
     labels: dict[str, str]  # label id -> version
+    images: str = ""  # hash of where the images are
 
 
 class Pointer(_Value, frozen=True, omit_defaults=False):
@@ -383,12 +479,31 @@ class DeadLetter(_Value, frozen=True):
     failure: Failure
 
 
+class ClassRule(_Value, frozen=True):
+    """What is configured for one class: the voxel value that it has in every task, and whether its
+    lines are outlines to be filled."""
+
+    name: str
+    value: int
+    closed: bool = False
+
+
 class ExportRules(_Value, frozen=True):
-    """What is exported for one source, and how; its hash is part of the recipe."""
+    """What is exported for one source, and how; what shapes files is the recipe."""
 
     when: Literal["always", "ground-truth"] = "always"
     stages: tuple[str, ...] = ()  # names; empty is all
-    formats: tuple[str, ...] = ("nifti",)
+    formats: tuple[str, ...] = ("nifti",)  # of masks: nifti, png, seg, rtstruct
+    masks: Literal["instance", "binary", "semantic"] = "instance"
+    with_files: bool = False
+    dicom_to_nifti: bool = False
+    pitch_tolerance: float = 0.05  # of gaps between slices, as a fraction of the pitch
+    labelmap_seg: bool = False  # DICOM SEG as LABELMAP, which not every reader knows
+    classes: tuple[ClassRule, ...] = ()
+    views: dict[str, ViewConvention] = {}  # by group
+    paths: Literal["id", "name"] = "name"  # what names folders and files
+    emails: Literal["keep", "hash", "drop"] = "keep"
+    email_key_id: str = ""  # which key hashes e-mails
     deletion_confirmed_after_s: float = 60.0  # between two answers that must agree
 
     def wants(self, stage: str | None, *, ground_truth: bool) -> bool:

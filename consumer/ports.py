@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Protocol
 
 from consumer.errors import Permanent, Transient
@@ -21,6 +22,7 @@ from consumer.model import (
     Message,
     Missing,
     Outcome,
+    Series,
     TaskEvent,
     TaskKey,
     TaskSnapshot,
@@ -63,6 +65,16 @@ class Platform(Protocol):
         """The mask's bytes as the platform stores them, complete and within limits.
 
         Raises ``Transient`` or ``Permanent``.
+        """
+
+    async def save_images(
+        self, snapshot: TaskSnapshot, series: Series, folder: Path
+    ) -> list[SavedImage]:
+        """The series' images as files in ``folder``, in viewing order, complete and within limits;
+        they are streamed to disk and hashed on the way. One reference may give several (a
+        prefix, an archive).
+
+        Raises ``Transient``, or ``Permanent``; ``Refused`` when it knows no way to fetch them.
         """
 
 
@@ -155,6 +167,16 @@ class DeadLetters(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class SavedImage:
+    """An image on this machine's disk; ``name`` is the last part of where it came from."""
+
+    name: str
+    path: Path
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Stored:
     """An object's bytes and the tag that a swap must match."""
 
@@ -191,6 +213,14 @@ class Store(Protocol):
         success counts as success, so ``data`` must never recur under one key: give it a sequence.
         """
 
+    async def upload(self, key: str, file: Path) -> None:
+        """``create`` from a local file of any size, never whole in memory: once, equal bytes again
+        succeed, other bytes raise ``Conflict``, and no reader sees a part of it."""
+
+    async def download(self, key: str, file: Path) -> str | None:
+        """The object into a local file, which it replaces when complete, never whole in memory;
+        the SHA-256 of its bytes, or None when there is no such object."""
+
     def list(self, prefix: str) -> AsyncIterator[Listed]:
         """All objects under a prefix that ends in ``/`` (or is empty), each once; in order of their
         keys within a folder, but servers differ in the order of folders and files."""
@@ -219,6 +249,7 @@ class Ports:
     rules: Mapping[str, ExportRules]
     project_key: Callable[[TaskKey], str]  # the project's name in the lake
     clock: Clock
+    email_key: bytes = b""  # with which e-mails are hashed, where rules say so
 
 
 Result = Outcome | Transient | Permanent | None  # None: done, nothing in the lake changed

@@ -150,7 +150,7 @@ def _slots(snapshot: TaskSnapshot) -> Iterator[_Slot]:
         for position, (series, name) in enumerate(zip(label.series, names, strict=True)):
             for mask in series.masks:
                 path, last = _mask_path(mask, folder, name)
-                places = (mask.slot, *mask.also)
+                places = (mask.slot, *(segment.slot for segment in series.segments))
                 yield _Slot(label, series, position, path, last, mask, places)
             if not series.masks and _is_empty_truth(snapshot, label) and series.dimensions:
                 last = f"{name}.nii.gz"

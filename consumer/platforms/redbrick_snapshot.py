@@ -168,7 +168,8 @@ def _series(version: Version, images: Images, at: Path) -> tuple[Series, ...]:
     segments: list[dict[int, Segment]] = [{} for _ in range(count)]
     for label in version.labels:
         for number in segment_series(label, count):
-            if segment := _segment(label):
+            place = (*at, number, "segmentMap") if at else ()
+            if segment := _segment(label, place):
                 segments[number][segment.value] = segment
     series = []
     for number in range(count):
@@ -178,11 +179,6 @@ def _series(version: Version, images: Images, at: Path) -> tuple[Series, ...]:
             reference=json.dumps([version.storage, path]),
             kind="nifti",
             slot=slot,
-            also=tuple(
-                (*at, number, "segmentMap", str(value), "mask") for value in segments[number]
-            )
-            if at
-            else (),
         )
         series.append(
             Series(
@@ -196,7 +192,7 @@ def _series(version: Version, images: Images, at: Path) -> tuple[Series, ...]:
     return tuple(series)
 
 
-def _segment(label: Json) -> Segment | None:
+def _segment(label: Json, place: Path) -> Segment | None:
     dicom = label.get("dicom") or {}
     if not dicom.get("instanceid"):
         return None
@@ -207,6 +203,7 @@ def _segment(label: Json) -> Segment | None:
         value=int(dicom["instanceid"]),
         category=sound(category) if isinstance(category, str) else category,
         overlaps=tuple(int(value) for value in dicom.get("groupids") or ()),
+        slot=(*place, str(dicom["instanceid"]), "mask") if place else (),
     )
 
 

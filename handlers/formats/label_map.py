@@ -46,7 +46,7 @@ class LabelMap:
         array = _narrowest(self.array).view()
         array.flags.writeable = False
         object.__setattr__(self, "array", array)
-        object.__setattr__(self, "affine", _rounded(self.affine))
+        object.__setattr__(self, "affine", rounded(self.affine))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -167,7 +167,7 @@ def _narrowest(array: NDArray[Any]) -> NDArray[Any]:
     return array.astype(smallest_type(largest), order="K", copy=False)
 
 
-def _rounded(affine: Affine) -> Affine:
+def rounded(affine: Affine) -> Affine:
     """To float32, with no negative zeros, so that equal geometry has one form."""
     with np.errstate(over="ignore"):
         matrix = np.asarray(affine, np.float64).astype(np.float32).astype(np.float64) + 0.0
