@@ -197,6 +197,7 @@ class Label(_Value, frozen=True):
     id: str
     version: str  # changes when, and only when, what was drawn may have changed
     updated_at: str | None = None
+    created_at: str | None = None
     skipped: bool = False
     approved: bool = False
     super_truth: bool = False
@@ -407,10 +408,12 @@ Message = TaskEvent | Outcome | Record
 
 
 class SeenLabel(_Value, frozen=True):
-    """The version and time of a label as last seen, exported or not."""
+    """The version and times of a label as last seen, exported or not; ``created_at`` is None where
+    the platform tells no such time."""
 
     version: str
     updated_at: str | None = None
+    created_at: str | None = None
 
 
 class Exported(_Value, frozen=True):
@@ -420,7 +423,7 @@ class Exported(_Value, frozen=True):
     manifest: str  # key
     recipe: str
     labels: dict[str, str]  # label id -> version
-    images: str = ""  # hash of where the images are
+    images: str = ""  # where the images were, hashed
 
 
 class Pointer(_Value, frozen=True, omit_defaults=False):
@@ -451,6 +454,8 @@ class Pointer(_Value, frozen=True, omit_defaults=False):
     history: tuple[str, ...]  # ids of the items seen and logged
     workflow: tuple[str, ...]  # those of them which the platform never takes back
     outcome: Outcome
+    images: str = ""  # where its images are, hashed; empty when they shape no file
+    active_at: str | None = None  # the newest time that the platform told when this was written
     format: int = FORMAT
 
 

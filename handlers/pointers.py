@@ -16,12 +16,14 @@ from consumer.model import (
     ExportRules,
     FileRef,
     HistoryItem,
+    Image,
     Label,
     LakeMove,
     Missing,
     Outcome,
     Pointer,
     SeenLabel,
+    Series,
     TaskEvent,
     TaskKey,
     TaskSnapshot,
@@ -31,15 +33,56 @@ from consumer.model import (
     pointer_sha256,
 )
 
-CONVERTER_VERSION = 1  # raised when the same masks would become other files
+CONVERTER_VERSION = 2  # raised when the same masks would become other files
 
 DOCUMENT = "annotations.json"
+
+_NOT_SHAPING = ("when", "stages", "deletion_confirmed_after_s")
 
 
 def recipe_of(rules: ExportRules) -> str:
     """The hash of everything on our side that shapes files; which tasks have files is no part of
     it, because that is decided anew each time a task is seen."""
-    return digest(canonical({"converter": CONVERTER_VERSION, "formats": list(rules.formats)}))[:32]
+    shaping = {
+        name: value
+        for name, value in msgspec.to_builtins(rules).items()
+        if name not in _NOT_SHAPING
+    }
+    return digest(canonical({"converter": CONVERTER_VERSION, **shaping}))[:32]
+
+
+def images_version(snapshot: TaskSnapshot, rules: ExportRules) -> str:
+    """One version for where the task's images are, when files are made with them; else empty."""
+    places = sorted(
+        {
+            source_of(image)
+            for label in snapshot.labels
+            for series in label.series
+            if needs_images(series, rules)
+            for image in series.images
+        }
+    )
+    return identifier(*places) if places else ""
+
+
+def needs_images(series: Series, rules: ExportRules) -> bool:
+    """Whether files of the series are made with its images: copied or converted, referenced by
+    DICOM objects, or the grid that pictures of frames are laid into."""
+    if rules.with_files or rules.dicom_to_nifti:
+        return True
+    if not {"seg", "rtstruct"}.isdisjoint(rules.formats):
+        return True
+    return is_framed(series)
+
+
+def is_framed(series: Series) -> bool:
+    """Whether the series was annotated frame by frame."""
+    return bool(series.polylines) or any(mask.kind == "png" for mask in series.masks)
+
+
+def source_of(image: Image) -> str:
+    """An image's place without what changes whenever it is asked for."""
+    return identifier(image.reference.partition("?")[0])
 
 
 def is_annotated(snapshot: TaskSnapshot) -> bool:
@@ -95,6 +138,7 @@ class _Standing(msgspec.Struct, frozen=True, kw_only=True):
     label_version: str | None = None
     labels: dict[str, SeenLabel] = {}
     recipe: str
+    images: str = ""
 
 
 def next_pointer(
@@ -103,6 +147,7 @@ def next_pointer(
     *,
     project_key: str,
     recipe: str,
+    images: str = "",
     revision: str | None,
     manifest_key: str | None,
     new_files: bool,
@@ -122,17 +167,22 @@ def next_pointer(
         manifest=manifest_key,
         label_version=label_version(snapshot),
         labels={
-            label.id: SeenLabel(version=label.version, updated_at=label.updated_at)
+            label.id: SeenLabel(
+                version=label.version, updated_at=label.updated_at, created_at=label.created_at
+            )
             for label in snapshot.labels
         },
         recipe=recipe,
+        images=images,
     )
     seen = frozenset(old.history) if old else frozenset()
     fresh = tuple(item for item in snapshot.history if item.id not in seen)
     if old and not fresh and old.change is not Change.DELETED and _standing_of(old) == standing:
         return None
     change = _change(old, standing, new_files=new_files)
-    return _moved(old, snapshot.key, standing, change, fresh, project_key, caused_by)
+    return _moved(
+        old, snapshot.key, standing, change, fresh, project_key, caused_by, snapshot.active_at
+    )
 
 
 def deleted_pointer(
@@ -148,7 +198,8 @@ def deleted_pointer(
         return None
     name = old.name if old else key.task
     standing = _Standing(name=name, ground_truth_reason="deleted", recipe=recipe)
-    return _moved(old, key, standing, Change.DELETED, (), project_key, caused_by)
+    active_at = old.active_at if old else None
+    return _moved(old, key, standing, Change.DELETED, (), project_key, caused_by, active_at)
 
 
 def masks_of(files: Sequence[FileRef]) -> frozenset[tuple[str, str]]:
@@ -164,7 +215,7 @@ def _exported(now: _Standing) -> Exported | None:
     if now.manifest is None:
         return None
     versions = {label: seen.version for label, seen in now.labels.items()}
-    return Exported(manifest=now.manifest, recipe=now.recipe, labels=versions)
+    return Exported(manifest=now.manifest, recipe=now.recipe, labels=versions, images=now.images)
 
 
 def _change(old: Pointer | None, now: _Standing, *, new_files: bool) -> Change:
@@ -185,6 +236,7 @@ def _moved(
     fresh: tuple[HistoryItem, ...],
     project_key: str,
     caused_by: Sequence[str],
+    active_at: str | None,
 ) -> Pointer:
     sequence = old.sequence + 1 if old else 1
     was_ground_truth = old.ground_truth if old else False
@@ -228,6 +280,7 @@ def _moved(
             history=(*(old.history if old else ()), *(item.id for item in fresh)),
             workflow=(*(old.workflow if old else ()), *workflow),
             outcome=outcome,
+            active_at=active_at,
             **msgspec.structs.asdict(now),
         )
     )
