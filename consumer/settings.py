@@ -7,6 +7,8 @@ top-level key, so ``GROUNDWIRE_ADMIN_TOKEN`` may hold a secret.
 from __future__ import annotations
 
 import difflib
+import hashlib
+import hmac
 import json
 import os
 import re
@@ -20,14 +22,19 @@ from pydantic_core import ErrorDetails
 
 from consumer.model import ExportRules, canonical, digest
 from consumer.settings_across import across, places
+from consumer.settings_export import (
+    ClassTable,
+    ExportSection,
+    PrivacySection,
+    class_rules,
+)
 from consumer.settings_model import (
     SOURCE_KINDS,
     Admin,
-    ExportSection,
     Http,
+    LabelboxSource,
     LogSection,
     Retry,
-    Section,
     Source,
     WorkSection,
 )
@@ -38,6 +45,7 @@ from consumer.settings_values import (
     QueuePlace,
     Secret,
     SecretValue,
+    Section,
 )
 
 PREFIX = "GROUNDWIRE_"
@@ -88,6 +96,10 @@ class Settings(Section):
         default={}, description="the accounts, each by its name"
     )
     export: ExportSection = ExportSection()
+    classes: ClassTable = Field(
+        default={}, description="voxel values by class name, the same in every task: liver = 1"
+    )
+    privacy: PrivacySection = PrivacySection()
     log: LogSection = LogSection()
     retry: Retry = Retry()
     work: WorkSection = WorkSection()
@@ -117,11 +129,29 @@ class Settings(Section):
 
     def rules(self) -> dict[str, ExportRules]:
         """What is exported, by source."""
-        return {name: source.export.over(self.export) for name, source in self.sources.items()}
+        return {name: self._rules(source) for name, source in self.sources.items()}
+
+    def _rules(self, source: Source) -> ExportRules:
+        views = source.views if isinstance(source, LabelboxSource) else {}
+        classes = self.classes if source.classes is None else source.classes
+        return ExportRules(
+            **{**self.export.model_dump(), **source.export.model_dump(exclude_none=True)},
+            classes=class_rules(classes),
+            views={group: view.convention() for group, view in sorted(views.items())},
+            paths=self.privacy.paths,
+            emails=self.privacy.emails,
+            email_key_id=key_id(self.email_key) if self.privacy.emails == "hash" else "",
+        )
+
+    @property
+    def email_key(self) -> bytes:
+        """With which e-mails are hashed."""
+        return self.privacy.key.reveal().encode() if self.privacy.key else b""
 
     def secrets(self) -> list[str]:
         """Every secret text there is, so that log lines can be kept free of them."""
-        found = [one for one in (self.queue_password, self.admin.token, self.log.key) if one]
+        ours = (self.queue_password, self.admin.token, self.log.key, self.privacy.key)
+        found = [one for one in ours if one]
         for source in self.sources.values():
             found += [*source.secrets, source.api_key]
         texts = [one.reveal() for one in found]
@@ -277,6 +307,11 @@ def _meant(loc: Sequence[Any]) -> str:
 def _sections() -> list[type[Section]]:
     kinds = (field.annotation for field in Settings.model_fields.values())
     return [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)]
+
+
+def key_id(key: bytes) -> str:
+    """Tells one key from another without telling anything of it."""
+    return hmac.new(key, b"groundwire e-mail key", hashlib.sha256).hexdigest()[:16]
 
 
 __all__ = ["ConfigurationError", "Secret", "Settings", "load"]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def across(raw: Mapping[str, Any]) -> list[str]:
     """Mistakes between keys, sought in what was written so that no other mistake hides them."""
-    mistakes = _shared_projects(raw.get("sources"))
+    mistakes = [*_shared_projects(raw.get("sources")), *_privacy(raw.get("privacy"))]
     admin = raw.get("admin")
     if isinstance(admin, Mapping) and not admin.get("token"):
         try:
@@ -27,6 +27,12 @@ def across(raw: Mapping[str, Any]) -> list[str]:
                 f"admin.token: is missing, and admin.listen = {address} is not on loopback"
             )
     return mistakes
+
+
+def _privacy(privacy: Any) -> list[str]:
+    if not isinstance(privacy, Mapping) or privacy.get("emails") != "hash" or privacy.get("key"):
+        return []
+    return ['privacy.key: is missing; emails = "hash" needs one, or anybody could try addresses']
 
 
 def _shared_projects(sources: Any) -> list[str]:

@@ -9,7 +9,8 @@ from typing import Any, get_args
 from pydantic.fields import FieldInfo
 
 from consumer.settings import Settings
-from consumer.settings_model import SOURCE_KINDS, Section, SourceSection
+from consumer.settings_model import SOURCE_KINDS, SourceSection
+from consumer.settings_values import Section
 
 
 def defaults() -> str:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
-from consumer.model import ExportRules
+from consumer.settings_export import ClassTable, ExportOverride, ViewSection
 from consumer.settings_values import (
     Address,
     AddressValue,
@@ -17,17 +17,9 @@ from consumer.settings_values import (
     Names,
     Network,
     SecretValue,
-    When,
+    Section,
     split_names,
 )
-
-
-class Section(BaseModel):
-    """A table of the file: frozen, and nothing but its keys."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True
-    )
 
 
 class Http(Section):
@@ -65,40 +57,6 @@ class Admin(Section):
     )
 
 
-class ExportSection(Section):
-    """What is exported."""
-
-    when: When = Field(default="always", description='"always", or "ground-truth" for nothing else')
-    stages: Names = Field(default=(), description="names of the stages to export; empty is all")
-    formats: Annotated[tuple[Literal["nifti"], ...], BeforeValidator(split_names)] = Field(
-        default=("nifti",), min_length=1, description="file formats of the masks"
-    )
-    deletion_confirmed_after_s: float = Field(
-        default=60.0,
-        ge=0,
-        description="between the two answers that must agree that a task is gone",
-    )
-
-
-class ExportOverride(Section):
-    """What one source does otherwise than ``[export]``; what is left out is as there."""
-
-    when: When | None = Field(default=None, description="as [export] when")
-    stages: Annotated[tuple[str, ...] | None, BeforeValidator(split_names)] = Field(
-        default=None, description="as [export] stages"
-    )
-    formats: Annotated[tuple[Literal["nifti"], ...] | None, BeforeValidator(split_names)] = Field(
-        default=None, min_length=1, description="as [export] formats"
-    )
-    deletion_confirmed_after_s: float | None = Field(
-        default=None, ge=0, description="as [export] deletion_confirmed_after_s"
-    )
-
-    def over(self, base: ExportSection) -> ExportRules:
-        """The rules of one source."""
-        return ExportRules(**{**base.model_dump(), **self.model_dump(exclude_none=True)})
-
-
 class LabelboxExportParams(Section):
     """What ``annotations.json`` holds of a data row, by the names of Labelbox' own export."""
 
@@ -125,6 +83,11 @@ class SourceSection(Section):
     download_hosts: Names = Field(
         default=(), description="the only hosts that masks may be fetched from; empty is any"
     )
+    image_prefixes: Names = Field(
+        default=(),
+        description="s3://bucket/prefix; only below these are s3 images read; empty is nowhere",
+    )
+    classes: ClassTable | None = Field(default=None, description="instead of [classes]")
     export: ExportOverride = Field(default=ExportOverride(), description="overrides [export]")
 
 
@@ -132,6 +95,15 @@ class LabelboxSource(SourceSection):
     platform: Literal["labelbox"]
     api_url: HttpUrl = Field(
         default="https://api.labelbox.com/graphql", description="the platform's GraphQL address"
+    )
+    images: str = Field(
+        default="",
+        max_length=1000,
+        description="where a series lies if not at row_data: s3://bucket/{task}/ or with {name}",
+    )
+    views: dict[Literal["Axial", "Sagittal", "Coronal"], ViewSection] = Field(
+        default={},
+        description="how each group's frames lie in the volume (groundwire calibrate finds it)",
     )
     export_params: LabelboxExportParams = Field(
         default=LabelboxExportParams(), description="what annotations.json holds"
@@ -192,6 +164,9 @@ class WorkSection(Section):
         default=1 << 28, ge=1, description="a larger mask is given up, with its reason"
     )
     download_timeout_s: float = Field(default=120.0, gt=0, description="for one mask")
+    max_image_bytes: int = Field(
+        default=1 << 34, ge=1, description="a series whose images are larger is not fetched"
+    )
     stop_s: float = Field(
         default=10.0,
         gt=0,

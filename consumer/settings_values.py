@@ -11,10 +11,25 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from pydantic import BeforeValidator, PlainSerializer, PlainValidator, ValidationInfo
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    PlainValidator,
+    ValidationInfo,
+)
 
 MAX_SECRET_BYTES = 8192
 OWN_FOLDER = "groundwire-data"
+
+
+class Section(BaseModel):
+    """A table of the file: frozen, and nothing but its keys."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True
+    )
 
 
 @dataclass(frozen=True, slots=True, repr=False)
