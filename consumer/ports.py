@@ -186,11 +186,13 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """An object as a listing shows it."""
+    """An object as a listing shows it. ``version`` is another whenever the object's bytes are;
+    empty where a listing does not tell."""
 
     key: str
     size: int
     modified: datetime
+    version: str = ""
 
 
 class Store(Protocol):
