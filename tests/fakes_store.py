@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
+from pathlib import Path
 
 from consumer.errors import Conflict, Transient
 from consumer.ports import Listed, Store, Stored
@@ -29,11 +30,11 @@ class Call:
 class FakeStore:
     """``Store`` in memory, and an oracle of how a store may be used.
 
-    An object made by ``create`` never changes, not even after it was deleted; an object moved by
-    ``swap`` never takes bytes that it held before. What breaks this raises ``AssertionError`` at
-    once and stands in ``violations``, should the code under test swallow it. ``may_recur`` says
-    which keys hold copies that may go back to old bytes (the mirror's). That ``create`` met other
-    bytes is a ``Conflict``, as everywhere, and stands in ``conflicts``.
+    An object made by ``create`` or ``upload`` never changes, not even after it was deleted; one
+    moved by ``swap`` never takes bytes that it held before. What breaks this raises
+    ``AssertionError`` at once and stands in ``violations``, should the code under test swallow it.
+    ``may_recur`` says which keys hold copies that may go back to old bytes (the mirror's). That
+    other bytes were there is a ``Conflict``, as everywhere, and stands in ``conflicts``.
     """
 
     may_recur: Callable[[str], bool] = lambda key: False
@@ -56,9 +57,22 @@ class FakeStore:
         return None if data is None else Stored(data=data, etag=_etag(data))
 
     async def create(self, key: str, data: bytes) -> None:
-        call = self._called(Call("create", key, data))
+        self._make(self._called(Call("create", key, data)))
+
+    async def upload(self, key: str, file: Path) -> None:
+        self._make(self._called(Call("upload", key, _bytes_of(file))))
+
+    async def download(self, key: str, file: Path) -> str | None:
+        self._called(Call("download", key))
+        data = self.objects.get(key)
+        if data is None:
+            return None
+        return _replaced(file, data)
+
+    def _make(self, call: Call) -> None:
+        key, data = call.key, call.data
         if key in self._held:
-            self._violated(f"{key} is moved by swap: create is for what never changes")
+            self._violated(f"{key} is moved by swap: {call.verb} is for what never changes")
         if key in self.objects:
             if self.objects[key] != data:
                 self.conflicts.append(call)
@@ -153,6 +167,17 @@ class FaultyStore:
         await self._inner.create(key, data)
         after()
 
+    async def upload(self, key: str, file: Path) -> None:
+        after = self._begin("upload", key)
+        await self._inner.upload(key, file)
+        after()
+
+    async def download(self, key: str, file: Path) -> str | None:
+        after = self._begin("download", key)
+        digest = await self._inner.download(key, file)
+        after()
+        return digest
+
     async def swap(self, key: str, data: bytes, *, if_match: str | None) -> str:
         after = self._begin("swap", key)
         etag = await self._inner.swap(key, data, if_match=if_match)
@@ -194,6 +219,15 @@ def each_call_once(calls: int) -> Iterator[dict[int, Fault]]:
     for number in range(1, calls + 1):
         for fault in Fault:
             yield {number: fault}
+
+
+def _bytes_of(file: Path) -> bytes:
+    return file.read_bytes()
+
+
+def _replaced(file: Path, data: bytes) -> str:
+    file.write_bytes(data)
+    return _etag(data)
 
 
 def _etag(data: bytes) -> str:

@@ -5,11 +5,13 @@ write goes to a temporary file, is synced, and then linked (create) or renamed (
 and the folder synced. Writers of a key exclude each other by a lock that no key can name: it lies
 in ``.groundwire/`` inside the lake's folder, so that every process finds the same one wherever
 the folder is mounted. Temporary files lie there too, one name for each lock, so whatever a crash
-leaves is removed by the next to hold that lock.
+leaves is removed by the next to hold that lock; and the copies of files that are uploaded, each
+held by its writer, so that the next process removes those that nobody holds.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import random
@@ -21,19 +23,24 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from consumer.errors import Conflict, Transient
+from consumer.errors import Conflict, GroundwireError, Transient
 from consumer.ports import Listed, Stored
-from consumer.stores import folders
+from consumer.stores import folders, local_files, pieces
 from consumer.stores.limits import (
     MAX_OBJECT_BYTES,
+    MAX_UPLOAD_BYTES,
     RESERVED,
     check_key,
     check_prefix,
     check_size,
 )
 from consumer.stores.locks import Locks
+from consumer.stores.pieces import Piece
 from consumer.stores.probe import probe
 from consumer.stores.threads import Threads
+
+COPIES_AT_ONCE = 2
+_BLOCK = 64 << 20  # of a file that is copied, with a deadline of its own
 
 T = TypeVar("T")
 
@@ -53,6 +60,7 @@ class DirectoryStore:
         lock_timeout_s: float = 10.0,
         page_size: int = 1000,
         max_object_bytes: int = MAX_OBJECT_BYTES,
+        max_upload_bytes: int = MAX_UPLOAD_BYTES,
         pause: Callable[[float], None] = time.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -63,6 +71,8 @@ class DirectoryStore:
         self._threads = Threads(threads, deadline_s=deadline_s)
         self._page_size = page_size
         self._max_object_bytes = max_object_bytes
+        self._max_upload_bytes = max_upload_bytes
+        self._copying = asyncio.Semaphore(COPIES_AT_ONCE)
 
     async def read(self, key: str) -> Stored | None:
         return await self._run(partial(self._read, check_key(key)))
@@ -72,6 +82,22 @@ class DirectoryStore:
 
     async def swap(self, key: str, data: bytes, *, if_match: str | None) -> str:
         return await self._run(partial(self._swap, key, check_key(key), data, if_match))
+
+    async def upload(self, key: str, file: Path) -> None:
+        """The copy is whole and on the disk before it gets its name, and no lock is held while it
+        is made: it may take minutes."""
+        parts = check_key(key)
+        size = await self._run(partial(local_files.size_of, file, self._max_upload_bytes))
+        ask = partial(self._piece, parts)
+        while True:
+            same = await pieces.same(file, size, ask, self._run)
+            if same is False:
+                raise Conflict(key)
+            if same or await self._copied(key, parts, file, size):
+                return await self._run(partial(self._sync, parts))
+
+    async def download(self, key: str, file: Path) -> str | None:
+        return await pieces.fetched(file, partial(self._piece, check_key(key)), self._run)
 
     async def list(self, prefix: str) -> AsyncIterator[Listed]:
         """In byte order of the whole key, as S3."""
@@ -100,6 +126,23 @@ class DirectoryStore:
         """Takes no further calls."""
         self._threads.close()
 
+    async def _copied(self, key: str, parts: Sequence[str], file: Path, size: int) -> bool:
+        """Whether the file's copy has become the object; not so when another was first."""
+        spare = await self._run(self._locks.spare)
+        try:
+            async with self._copying:
+                for offset in range(0, size, _BLOCK):
+                    length = min(_BLOCK, size - offset)
+                    block = partial(folders.copy_block, file, spare.path, offset, length)
+                    await self._run(block)
+            return await self._run(partial(self._link_spare, key, parts, spare.path))
+        finally:
+            with suppress(GroundwireError):  # what went wrong before is what is told
+                await asyncio.shield(self._run(spare.release))
+
+    async def _piece(self, parts: Sequence[str], offset: int, tag: str | None) -> Piece | None:
+        return await self._run(partial(self._read_piece, parts, offset, tag))
+
     async def _run(self, call: Callable[[], T]) -> T:
         with folders.explained(self._root):
             return await self._threads.run(call)
@@ -114,6 +157,33 @@ class DirectoryStore:
             return self._stored(folder, parts[-1])
         self._locks.still_there()
         return None
+
+    def _read_piece(self, parts: Sequence[str], offset: int, tag: str | None) -> Piece | None:
+        with (
+            suppress(FileNotFoundError, NotADirectoryError),
+            folders.opened(self._root, parts[:-1]) as folder,
+        ):
+            found = folders.read_piece(folder, parts[-1], offset, pieces.PIECE_BYTES, tag)
+            return None if found is None else Piece(*found)
+        self._locks.still_there()
+        return None
+
+    def _link_spare(self, key: str, parts: Sequence[str], spare: Path) -> bool:
+        with (
+            self._locks.hold(key),
+            folders.opened(self._root, parts[:-1], make=True) as folder,
+        ):
+            try:
+                os.link(spare, parts[-1], dst_dir_fd=folder, follow_symlinks=False)
+            except FileExistsError:
+                if folders.read_piece(folder, parts[-1], 0, 0, None) is None:
+                    raise  # no object: something else is in the way
+                return False
+            return True
+
+    def _sync(self, parts: Sequence[str]) -> None:
+        with folders.opened(self._root, parts[:-1]) as folder:
+            os.fsync(folder)
 
     def _walk(self, parts: Sequence[str]) -> Iterator[Listed]:
         yield from folders.walk(self._root, parts)

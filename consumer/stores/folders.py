@@ -12,16 +12,20 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 
 from consumer.errors import Permanent, Transient
 from consumer.ports import Listed
 from consumer.stores.limits import RESERVED, check_size
+from consumer.stores.local_files import changed
+from consumer.stores.local_files import explained as explained_here
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe must not block
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_BLOCK = 1 << 20
 _COLLIDES = frozenset({errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EEXIST})
 
 
@@ -49,21 +53,74 @@ def _entered(folder: int, name: str, *, make: bool) -> int:
 
 def read_file(folder: int, name: str, limit_bytes: int) -> bytes | None:
     """The bytes of a plain file; None when there is none by this name."""
+    descriptor = _plain(folder, name)
+    if descriptor is None:
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        check_size(os.fstat(descriptor).st_size, limit_bytes)
+        return file.read()
+
+
+def _plain(folder: int, name: str) -> int | None:
+    """The descriptor of a plain file, to be read; None when there is none by this name."""
     try:
         descriptor = os.open(name, _FILE, dir_fd=folder)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
             return None
         raise
-    try:
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def read_piece(
+    folder: int, name: str, offset: int, length: int, tag: str | None
+) -> tuple[bytes, str, int] | None:
+    """Up to ``length`` bytes of a plain file, what tells it from every other, and its size; None
+    when there is none by this name, or, where a tag is given, when it is another file."""
+    descriptor = _plain(folder, name)
+    if descriptor is None:
+        return None
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
         found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
+        now = f"{found.st_dev}-{found.st_ino}-{found.st_size}-{found.st_mtime_ns}"
+        if tag not in (None, now):
             return None
-        check_size(found.st_size, limit_bytes)
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return file.read()
-    finally:
-        os.close(descriptor)
+        data = bytearray()
+        file.seek(offset)
+        while len(data) < length and (more := file.read(length - len(data))):
+            data += more
+        return bytes(data), now, found.st_size
+
+
+def copy_block(source: Path, target: Path, offset: int, length: int) -> None:
+    """Copies so many bytes to the same place of another file, and has them on the disk; blocks
+    are shared where the file system can (``copy_file_range``)."""
+    with explained_here():
+        read = source.open("rb", buffering=0)
+    with read, target.open("r+b", buffering=0) as written:
+        read.seek(offset)
+        written.seek(offset)
+        left = length
+        while left and (copied := _copied(read, written, left)):
+            left -= copied
+        if left:
+            raise changed()
+        os.fdatasync(written.fileno())
+
+
+def _copied(read: FileIO, written: FileIO, length: int) -> int:
+    """How many bytes were copied from where both stand; 0 at the end."""
+    with suppress(OSError):  # not between these file systems, or not in this kernel
+        if copied := os.copy_file_range(read.fileno(), written.fileno(), length):
+            return copied
+    data = read.read(min(length, _BLOCK))
+    view = memoryview(data)
+    while view:
+        view = view[written.write(view) :]
+    return len(data)
 
 
 def write_file(path: Path, data: bytes) -> None:

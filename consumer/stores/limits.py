@@ -11,6 +11,7 @@ from consumer.errors import Permanent
 MAX_KEY_BYTES = 1024  # of UTF-8, the store's own prefix included: the limit of S3
 MAX_COMPONENT_BYTES = 255  # of UTF-8: the limit of the usual file systems
 MAX_OBJECT_BYTES = 5 * 1024**3  # what S3 takes in one request
+MAX_UPLOAD_BYTES = 1 << 40  # of a file that is uploaded
 RESERVED = ".groundwire"  # the top-level folder where a directory keeps its locks
 
 

@@ -1,5 +1,8 @@
 """Locks between the writers of a folder, in all its processes (``flock``), with a temporary file
-that belongs to whoever holds the lock."""
+that belongs to whoever holds the lock; and spare files, for what is written before a lock is held.
+
+Whatever a crash leaves of either is removed: a file that nobody holds is nobody's.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,33 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
+from uuid import uuid4
 from zlib import crc32
 
 from consumer.errors import Transient
 
+_SPARE = ".spare"
 COUNT = 64  # every process must use the same: a key's lock is found by its hash
+
+
+class Spare:
+    """A temporary file of one writer's own, empty at first."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._descriptor = os.open(path, flags, 0o666)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+
+    @property
+    def is_there(self) -> bool:
+        """Not so when it was taken for a crash's before it was held."""
+        return os.fstat(self._descriptor).st_nlink > 0
+
+    def release(self) -> None:
+        """Removes the file's name here; it may have another by now."""
+        self.path.unlink(missing_ok=True)
+        os.close(self._descriptor)
 
 
 class Locks:
@@ -49,6 +74,15 @@ class Locks:
         finally:
             os.close(descriptor)  # which unlocks
 
+    def spare(self) -> Spare:
+        """A new file beside the locks, to be linked to where it is wanted, and released."""
+        self._open()
+        while True:
+            made = Spare(self._folder / f"{uuid4().hex}{_SPARE}")
+            if made.is_there:
+                return made
+            made.release()
+
     def still_there(self) -> None:
         """Raises ``FileNotFoundError`` when the folder has vanished since it was opened: an
         unmounted disk must not look like an empty lake."""
@@ -65,6 +99,9 @@ class Locks:
                 _sync(made)
             for number in range(COUNT):
                 self._clean(number)
+            for path in self._folder.glob(f"*{_SPARE}"):
+                with suppress(FileNotFoundError):
+                    _remove_unless_held(path)
             self._is_open = True
 
     def _clean(self, number: int) -> None:
@@ -97,6 +134,16 @@ class Locks:
 
     def _temporary(self, number: int) -> Path:
         return self._folder / f"{number:02x}.tmp"
+
+
+def _remove_unless_held(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
 
 
 def _sync(folder: Path) -> None:

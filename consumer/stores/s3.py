@@ -15,58 +15,31 @@ import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing, suppress
 from functools import partial
-from threading import Lock
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-import boto3.session
-from botocore import exceptions as botocore_errors
-from botocore.config import Config
-from botocore.parsers import ResponseParserError
 
 from consumer.errors import Conflict, Transient
 from consumer.ports import Listed, Sleep, Stored
-from consumer.stores import s3_errors
-from consumer.stores.limits import MAX_OBJECT_BYTES, check_key, check_prefix, check_size
+from consumer.stores import local_files, pieces, s3_errors
+from consumer.stores.limits import (
+    MAX_OBJECT_BYTES,
+    MAX_UPLOAD_BYTES,
+    check_key,
+    check_prefix,
+    check_size,
+)
+from consumer.stores.pieces import Piece
 from consumer.stores.probe import probe
-from consumer.stores.threads import Threads
+from consumer.stores.s3_calls import S3Calls, Unmet
+from consumer.stores.s3_pieces import piece_of
+from consumer.stores.s3_upload import PART_BYTES, SINGLE_BYTES, UNMET, S3Uploads, Target
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import ListObjectsV2OutputTypeDef
 
-T = TypeVar("T")
-
 _ABSENT = frozenset({"NoSuchKey"})
-_UNMET = _ABSENT | {"PreconditionFailed", "ConditionalRequestConflict"}
-_UNANSWERED: tuple[tuple[str, tuple[type[Exception], ...]], ...] = (  # the first that fits
-    (
-        "store-credentials",
-        (
-            botocore_errors.NoCredentialsError,
-            botocore_errors.PartialCredentialsError,
-            botocore_errors.CredentialRetrievalError,
-            botocore_errors.MetadataRetrievalError,
-            botocore_errors.ProfileNotFound,
-            botocore_errors.SSOError,
-            botocore_errors.TokenRetrievalError,
-        ),
-    ),
-    ("store-timeout", (botocore_errors.ReadTimeoutError,)),
-    ("store-tls", (botocore_errors.SSLError,)),
-    ("store-unreachable", (botocore_errors.ConnectionError,)),
-    ("store-refused", (botocore_errors.ParamValidationError, ValueError)),
-    (
-        "store-disconnected",
-        (botocore_errors.HTTPClientError, botocore_errors.IncompleteReadError, OSError),
-    ),
-    ("store-failed", (botocore_errors.BotoCoreError, ResponseParserError)),
-)
-_ANY_UNANSWERED = tuple(kind for _, kinds in _UNANSWERED for kind in kinds)
-
-
-class _Unmet(Exception):
-    """The server says that the object, or what the condition asks for, is not there."""
 
 
 class S3Store:
@@ -90,36 +63,35 @@ class S3Store:
         attempts: int = 4,
         page_size: int = 1000,
         max_object_bytes: int = MAX_OBJECT_BYTES,
+        max_upload_bytes: int = MAX_UPLOAD_BYTES,
+        single_bytes: int = SINGLE_BYTES,  # a larger file is uploaded in parts
+        part_bytes: int = PART_BYTES,
         sleep: Sleep = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._bucket = bucket
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         check_prefix(self._prefix)
-        self._endpoint = endpoint
-        self._region = region
-        self._config = Config(
-            connect_timeout=connect_timeout_s,
-            read_timeout=read_timeout_s,
-            max_pool_connections=threads,
-            retries={"total_max_attempts": 1, "mode": "standard"},
-            request_checksum_calculation="when_required",  # ours are sent instead
-            s3={"addressing_style": "path"} if endpoint else None,
+        self._calls = S3Calls(
+            endpoint=endpoint,
+            region=region,
+            threads=threads,
+            connect_timeout_s=connect_timeout_s,
+            read_timeout_s=read_timeout_s,
+            deadline_s=deadline_s,
+            attempts=attempts,
+            sleep=sleep,
+            jitter=jitter,
         )
-        self._threads = Threads(threads, deadline_s=deadline_s)
-        self._patience_s = read_timeout_s
-        self._attempts = attempts
+        self._uploads = S3Uploads(self._calls, single_bytes=single_bytes, part_bytes=part_bytes)
         self._page_size = page_size
         self._max_object_bytes = max_object_bytes
-        self._sleep = sleep
-        self._jitter = jitter
-        self._made: S3Client | None = None
-        self._making = Lock()
+        self._max_upload_bytes = max_upload_bytes
         host = urlsplit(endpoint).hostname if endpoint else None
         self._where = f"bucket {bucket} at {host}" if host else f"bucket {bucket}"
 
     async def read(self, key: str) -> Stored | None:
-        return await self._repeated(partial(self._get, self._full(key)))
+        return await self._calls.repeated(partial(self._get, self._full(key)))
 
     async def create(self, key: str, data: bytes) -> None:
         await self._write(key, data, None)
@@ -127,12 +99,22 @@ class S3Store:
     async def swap(self, key: str, data: bytes, *, if_match: str | None) -> str:
         return await self._write(key, data, if_match)
 
+    async def upload(self, key: str, file: Path) -> None:
+        full = self._full(key)
+        size = await self._calls.run(partial(local_files.size_of, file, self._max_upload_bytes))
+        ask = partial(self._piece, full)
+        target = Target(self._bucket, full, key, self._where, ask)
+        await self._uploads.upload(target, file, size)
+
+    async def download(self, key: str, file: Path) -> str | None:
+        return await pieces.fetched(file, partial(self._piece, self._full(key)), self._calls.run)
+
     async def list(self, prefix: str) -> AsyncIterator[Listed]:
         """In the server's order. Folder markers, which consoles make, are left out."""
         check_prefix(prefix, prefix_bytes=len(self._prefix.encode()))
         token: str | None = None
         while True:
-            page = await self._repeated(partial(self._page, self._prefix + prefix, token))
+            page = await self._calls.repeated(partial(self._page, self._prefix + prefix, token))
             for item in page.get("Contents", []):
                 if not item["Key"].endswith("/"):
                     key = item["Key"].removeprefix(self._prefix)
@@ -142,7 +124,7 @@ class S3Store:
                 return
 
     async def delete(self, key: str) -> None:
-        await self._repeated(partial(self._delete, self._full(key)))
+        await self._calls.repeated(partial(self._delete, self._full(key)))
 
     async def check(self) -> None:
         """Tries everything the lake needs. Raises with what is wrong and what to do."""
@@ -150,7 +132,7 @@ class S3Store:
 
     def close(self) -> None:
         """Takes no further calls."""
-        self._threads.close()
+        self._calls.close()
 
     async def _write(self, key: str, data: bytes, if_match: str | None) -> str:
         full = self._full(key)
@@ -167,7 +149,7 @@ class S3Store:
                 return found.etag
             if (found.etag if found else None) != if_match:
                 raise Conflict(key)
-            if not await self._may_repeat(attempt, started):
+            if not await self._calls.may_repeat(attempt, started):
                 raise doubt
 
     async def _put_or_doubt(
@@ -175,51 +157,21 @@ class S3Store:
     ) -> tuple[str, Transient | None]:
         """The new ETag, or why it is not known whether the write took effect."""
         try:
-            return await self._threads.run(partial(self._put, full, data, if_match)), None
+            return await self._calls.run(partial(self._put, full, data, if_match)), None
         except Transient as error:
             if error.reason not in s3_errors.DOUBTFUL:
                 raise
             return "", error
 
-    async def _repeated(self, call: Callable[[], T]) -> T:
-        started = asyncio.get_running_loop().time()
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                return await self._threads.run(call)
-            except Transient as error:
-                if error.reason not in s3_errors.BRIEF:
-                    raise
-                if not await self._may_repeat(attempt, started):
-                    raise
-
-    async def _may_repeat(self, attempt: int, started: float) -> bool:
-        """Waits before another try, 50 ms and doubling, by half at random; False at the end."""
-        if attempt >= self._attempts:
-            return False
-        if asyncio.get_running_loop().time() - started >= self._patience_s:
-            return False
-        await self._sleep(0.05 * 2 ** (attempt - 1) * (0.5 + self._jitter()))
-        return True
+    async def _piece(self, full: str, offset: int, tag: str | None) -> Piece | None:
+        asked = partial(piece_of, self._calls, self._bucket, full, self._where, offset, tag)
+        return await self._calls.repeated(asked)
 
     def _full(self, key: str) -> str:
         check_key(key, prefix_bytes=len(self._prefix.encode()))
         return self._prefix + key
 
     # What follows runs in a thread of the store's own.
-
-    def _client(self) -> S3Client:
-        with self._making:
-            if self._made is None:
-                session = boto3.session.Session()
-                self._made = session.client(
-                    "s3",
-                    endpoint_url=self._endpoint,
-                    region_name=self._region,
-                    config=self._config,
-                )
-            return self._made
 
     def _get(self, full: str) -> Stored | None:
         def call(client: S3Client) -> Stored:
@@ -228,8 +180,8 @@ class S3Store:
                 check_size(answer["ContentLength"], self._max_object_bytes)
                 return Stored(data=body.read(), etag=answer["ETag"])
 
-        with suppress(_Unmet):
-            return self._asked("GetObject", call, unmet=_ABSENT)
+        with suppress(Unmet):
+            return self._calls.asked("GetObject", call, where=self._where, unmet=_ABSENT)
         return None
 
     def _put(self, full: str, data: bytes, if_match: str | None) -> str:
@@ -249,8 +201,8 @@ class S3Store:
             return answer["ETag"]
 
         try:
-            return self._asked("PutObject", call, unmet=_UNMET)
-        except _Unmet:
+            return self._calls.asked("PutObject", call, where=self._where, unmet=UNMET)
+        except Unmet:
             text = f"{self._where} kept refusing a conditional write"
             raise Transient("store-busy", text, shared=True) from None
 
@@ -264,45 +216,11 @@ class S3Store:
             )
             return page() if token is None else page(ContinuationToken=token)
 
-        return self._asked("ListObjectsV2", call)
+        return self._calls.asked("ListObjectsV2", call, where=self._where)
 
     def _delete(self, full: str) -> None:
         def call(client: S3Client) -> None:
             client.delete_object(Bucket=self._bucket, Key=full)
 
-        with suppress(_Unmet):
-            self._asked("DeleteObject", call, unmet=_ABSENT)
-
-    def _asked(
-        self,
-        operation: str,
-        call: Callable[[S3Client], T],
-        *,
-        unmet: frozenset[str] = frozenset(),
-    ) -> T:
-        """What the call returns; ``_Unmet`` when the server answers one of ``unmet``.
-
-        Raises ``Transient`` and ``Permanent`` without the vendor's texts, which may tell too much.
-        """
-        try:
-            return call(self._client())
-        except botocore_errors.ClientError as error:
-            code = error.response.get("Error", {}).get("Code", "")
-            meta = error.response["ResponseMetadata"]
-            if code in unmet:
-                raise _Unmet from None
-            raise s3_errors.explain(
-                code,
-                meta["HTTPStatusCode"],
-                operation=operation,
-                where=self._where,
-                after_s=_seconds(meta.get("HTTPHeaders", {}).get("retry-after", "")),
-            ) from None
-        except _ANY_UNANSWERED as error:
-            reason = next(slug for slug, kinds in _UNANSWERED if isinstance(error, kinds))
-            raise s3_errors.unanswered(reason, self._where) from None
-
-
-def _seconds(retry_after: str) -> float | None:
-    """``Retry-After`` in seconds, up to an hour; dates are not looked at."""
-    return min(float(retry_after), 3600.0) if retry_after.isdecimal() else None
+        with suppress(Unmet):
+            self._calls.asked("DeleteObject", call, where=self._where, unmet=_ABSENT)

@@ -17,6 +17,11 @@ _PERMISSIONS = {
     "'denied' for an object that is not there",
     "PutObject": "s3:PutObject",
     "DeleteObject": "s3:DeleteObject",
+    "HeadObject": "s3:GetObject",
+    "CreateMultipartUpload": "s3:PutObject",
+    "UploadPart": "s3:PutObject",
+    "CompleteMultipartUpload": "s3:PutObject",
+    "AbortMultipartUpload": "s3:AbortMultipartUpload",
     "ListObjectsV2": "s3:ListBucket on the bucket",
 }
 _CREDENTIALS = frozenset(
@@ -42,20 +47,28 @@ _UNANSWERED = {
     "store-tls": "no trusted TLS connection to {where}: check the endpoint, and AWS_CA_BUNDLE",
     "store-unreachable": "{where} cannot be reached: check the endpoint, the network, the server",
     "store-disconnected": "{where} broke the connection",
-    "store-refused": "{where} cannot be asked: check bucket and endpoint in `lake`",
+    "store-refused": "{where} cannot be asked: check bucket and endpoint in {setting}",
     "store-failed": "asking {where} failed",
 }
 
 
-def unanswered(reason: str, where: str) -> Transient:
+def unanswered(reason: str, where: str, *, setting: str = "`lake`") -> Transient:
     """The error for a request that the server did not answer."""
-    return Transient(reason, _UNANSWERED[reason].format(where=where), shared=True)
+    text = _UNANSWERED[reason].format(where=where, setting=setting)
+    return Transient(reason, text, shared=True)
 
 
 def explain(
-    code: str, status: int, *, operation: str, where: str, after_s: float | None = None
+    code: str,
+    status: int,
+    *,
+    operation: str,
+    where: str,
+    after_s: float | None = None,
+    setting: str = "`lake`",
 ) -> Transient | Permanent:
-    """The error for an S3 error code; ``where`` names the bucket and its server.
+    """The error for an S3 error code; ``where`` names the bucket and its server, ``setting``
+    what a person must correct where the bucket is wrong.
 
     ``Permanent`` only for what can never work; what a person can mend is tried again until then.
     """
@@ -63,15 +76,19 @@ def explain(
         return Permanent("key-too-long", "an object key is longer than the store allows")
     if code == "EntityTooLarge":
         return Permanent("object-too-large", "an object is larger than the store allows")
-    reason, text = _named(code, operation, where) or _by_status(code, status, operation, where)
+    named = _named(code, operation, where, setting)
+    reason, text = named or _by_status(code, status, operation, where)
     return Transient(reason, text, after_s=after_s, shared=reason != "store-torn")
 
 
-def _named(code: str, operation: str, where: str) -> tuple[str, str] | None:
+def _named(code: str, operation: str, where: str, setting: str) -> tuple[str, str] | None:
     if code == "NoSuchBucket":
-        return "store-bucket-missing", f"there is no {where}: create the bucket, or correct `lake`"
+        return (
+            "store-bucket-missing",
+            f"there is no {where}: create the bucket, or correct {setting}",
+        )
     if code == "InvalidBucketName":
-        return "store-bucket-missing", f"{where} is no valid bucket name: correct `lake`"
+        return "store-bucket-missing", f"{where} is no valid bucket name: correct {setting}"
     if code in _CREDENTIALS:
         return "store-credentials", (
             f"{where} does not accept the credentials (unknown, wrong or expired): renew "
