@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from consumer.errors import Permanent, Transient
-from consumer.model import Delivery, Mask, Missing, TaskEvent, TaskKey, TaskSnapshot
-from consumer.ports import Platform
+from consumer.model import Delivery, Mask, Missing, Series, TaskEvent, TaskKey, TaskSnapshot
+from consumer.ports import Platform, SavedImage
 from consumer.telemetry import Metrics
 
 
@@ -44,3 +45,12 @@ class Timed:
         data = await self._platform.download(snapshot, mask)
         self._metrics.downloaded(self.source, self._now() - began, len(data))
         return data
+
+    async def save_images(
+        self, snapshot: TaskSnapshot, series: Series, folder: Path
+    ) -> list[SavedImage]:
+        began = self._now()
+        saved = await self._platform.save_images(snapshot, series, folder)
+        size = sum(image.size for image in saved)
+        self._metrics.downloaded(self.source, self._now() - began, size)
+        return saved

@@ -13,16 +13,29 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from consumer.download import Downloader
 from consumer.errors import Permanent, Rejected, Transient
-from consumer.model import Delivery, Mask, Missing, TaskEvent, TaskKey, TaskSnapshot, timestamp
+from consumer.model import (
+    ClassRule,
+    Delivery,
+    Mask,
+    Missing,
+    Series,
+    TaskEvent,
+    TaskKey,
+    TaskSnapshot,
+    timestamp,
+)
 from consumer.platforms import redbrick_queries as queries
 from consumer.platforms.redbrick_api import RedBrickApi
 from consumer.platforms.redbrick_document import images_of
+from consumer.platforms.redbrick_images import ImageSaver
 from consumer.platforms.redbrick_projects import Projects
 from consumer.platforms.redbrick_snapshot import Content, ProjectFacts, snapshot_of
+from consumer.platforms.redbrick_variants import Masks, Variant
 from consumer.platforms.redbrick_versions import (
     Part,
     Version,
@@ -32,6 +45,7 @@ from consumer.platforms.redbrick_versions import (
     version_of,
 )
 from consumer.platforms.redbrick_webhook import events_of
+from consumer.ports import SavedImage
 from consumer.signature import token_matches
 
 MAX_LABELS_BYTES = 64 << 20  # of one file of labels, unpacked
@@ -42,7 +56,9 @@ _MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, Recur
 
 
 class RedBrick:
-    """One organization's account. ``ground_truth_stages`` are names in any case."""
+    """One organization's account. ``ground_truth_stages`` are names in any case; ``masks`` is how
+    documents name them, and ``classes`` are what semantic ones hold; ``max_image_bytes`` limits the
+    images of one series."""
 
     def __init__(
         self,
@@ -55,6 +71,9 @@ class RedBrick:
         api_url: str = "https://api.redbrickai.com",
         projects: Collection[str] = ("*",),
         ground_truth_stages: Collection[str] = ("END", "Output"),
+        masks: Masks = "instance",
+        classes: Sequence[ClassRule] = (),
+        max_image_bytes: int = 16 << 30,
         timeout_s: float = 30.0,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -67,6 +86,8 @@ class RedBrick:
         self._clock = clock
         self._api = RedBrickApi(api_url, api_key, timeout_s=timeout_s)
         self._projects = Projects(self._api, organization, clock)
+        self._variant = Variant(masks, tuple(classes))
+        self._images = ImageSaver(self._presigned, downloader, max_bytes=max_image_bytes)
         self._labels: OrderedDict[tuple[str, str], bytes] = OrderedDict()
 
     async def close(self) -> None:
@@ -122,7 +143,13 @@ class RedBrick:
     async def download(self, snapshot: TaskSnapshot, mask: Mask) -> bytes:
         """Presigned when it is wanted, and fetched without a credential, as presigned URLs want."""
         storage, path = json.loads(mask.reference)
-        return await self._downloader.get(await self._presigned(storage, path))
+        return await self._downloader.get(await self._opened(storage, path))
+
+    async def save_images(
+        self, snapshot: TaskSnapshot, series: Series, folder: Path
+    ) -> list[SavedImage]:
+        """Presigned in batches, just before each is fetched. Files are named by their number."""
+        return await self._images.save(series.images, folder)
 
     async def _fetch(self, key: TaskKey) -> TaskSnapshot | Missing:
         project = await self._projects.facts(key.project)
@@ -137,7 +164,7 @@ class RedBrick:
             await self._projects.facts(key.project, fresh=True)  # raises when it is unreadable
             return Missing(source=key.source, project=key.project, task=key.task)
         content, project = await self._complete(_content(entry, project), key, project)
-        return snapshot_of(key, content, project, self._final)
+        return snapshot_of(key, content, project, self._final, self._variant)
 
     async def _complete(
         self, content: Content, key: TaskKey, project: ProjectFacts
@@ -168,7 +195,7 @@ class RedBrick:
         known = (version.td_id or "", version.labels_path)
         data = self._labels.pop(known, None)
         if data is None:
-            url = await self._presigned(version.storage, version.labels_path)
+            url = await self._opened(version.storage, version.labels_path)
             data = _unpacked(await self._downloader.get(url, max_bytes=MAX_LABELS_BYTES))
         if version.td_id and len(data) <= _SMALL:
             self._labels[known] = data
@@ -182,12 +209,19 @@ class RedBrick:
             raise Transient("labels-malformed", "the file of labels is not a list")
         return labels
 
-    async def _presigned(self, storage: str, path: str) -> str:
-        variables = {"orgId": self._organization, "storageId": storage, "items": [path]}
-        answer = (await self._api.ask(queries.PRESIGN, variables)).get("presignItems")
-        if not isinstance(answer, list) or len(answer) != 1 or not isinstance(answer[0], str):
+    async def _opened(self, storage: str, path: str) -> str:
+        (url,) = await self._presigned(storage, [path])
+        if url is None:
             raise Transient("mask-not-presigned", "RedBrick gave no URL for a stored file")
-        return answer[0]
+        return url
+
+    async def _presigned(self, storage: str, paths: Sequence[str]) -> list[str | None]:
+        """A URL for each path, in the same order; None for what the platform does not hold."""
+        variables = {"orgId": self._organization, "storageId": storage, "items": list(paths)}
+        answer = (await self._api.ask(queries.PRESIGN, variables)).get("presignItems")
+        if not isinstance(answer, list) or len(answer) != len(paths):
+            raise Transient("mask-not-presigned", "RedBrick gave no URLs for stored files")
+        return [url if isinstance(url, str) and url else None for url in answer]
 
 
 def _content(entry: Mapping[str, Any], project: ProjectFacts) -> Content:

@@ -1,7 +1,8 @@
 """A RedBrick task as its entry in the vendor's ``tasks.json``: pure.
 
-Equal to what the vendor's SDK writes with one label map per series (``binary_mask=False``), but for
-the paths of masks, which the export fills in, and for URLs, which lose their query.
+Equal to what the vendor's SDK writes with the same form of masks (``binary_mask=False`` for one
+label map per series), but for the paths of masks, which the export fills in, and for URLs, which
+lose their query.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from consumer.platforms.redbrick_values import (
     user_name,
     without_query,
 )
+from consumer.platforms.redbrick_variants import Variant, labels_in
 from consumer.platforms.redbrick_versions import Part, Version
 
 Json = Mapping[str, Any]
 Document = dict[str, Any]
 
 CONSENSUS, SUPER_TRUTH = "consensusTasks", "superTruth"
+INSTANCES = Variant()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ def document_of(
     *,
     consensus: bool,
     reviews: Sequence[str],
-    taxonomy: Json,
+    variant: Variant = INSTANCES,
 ) -> Document:
     """The entry. ``consensus`` is the project's setting, ``reviews`` the names of its review
     stages. Raises ``KeyError``, ``TypeError`` or ``ValueError`` for malformed answers."""
@@ -74,7 +77,7 @@ def document_of(
     document["series"] = copy.deepcopy(empty)
     if not consensus:
         document["status"] = (entry.get("currentStageSubTask") or {}).get("state")
-        _fill(document, version, images, taxonomy)
+        _fill(document, version, images, variant)
         return _finished(document)
     document["consensus"] = True
     overall = (entry.get("currentStageSubTask") or {}).get("overallConsensusScore")
@@ -85,7 +88,7 @@ def document_of(
     stage = entry["currentStageName"]
     if stage == "END" or (stage in reviews and score is None):
         truth = _saved(version, document.get("updatedBy"), empty)
-        _fill(truth, version, images, taxonomy)
+        _fill(truth, version, images, variant)
         document[SUPER_TRUTH] = truth
     document[CONSENSUS] = []
     for part in parts:
@@ -93,7 +96,7 @@ def document_of(
         own["status"] = part.status
         if part.scores:
             own["scores"] = [_score(score) for score in part.scores]
-        _fill(own, part.version, images, taxonomy)
+        _fill(own, part.version, images, variant)
         document[CONSENSUS].append(own)
     return _finished(document)
 
@@ -199,23 +202,20 @@ def _centerline(given: Json) -> Document:
     return {"name": given["name"], "centerline": as_json(given["centerline"])}
 
 
-def _fill(output: Document, version: Version, images: Images, taxonomy: Json) -> None:
+def _fill(output: Document, version: Version, images: Images, variant: Variant) -> None:
     """Writes a version's labels into ``output`` and its series."""
     series: list[Document] = output["series"]
     for number, path in (version.paths or {}).items():
         _reach(series, number)
         if path:
-            series[number] |= {"segmentations": None, "segmentMap": {}, **_PLAIN_MASK}
+            series[number] |= variant.series(labels_in(number, version.labels))
     for label in version.labels:
         number = label.get("volumeindex", 0)
         _reach(series, number)
-        _place(label, output, number, images)
+        _place(label, output, number, images, variant)
 
 
-_PLAIN_MASK = {"binaryMask": False, "semanticMask": False, "pngMask": False}
-
-
-def _place(label: Json, output: Document, number: int, images: Images) -> None:
+def _place(label: Json, output: Document, number: int, images: Images, variant: Variant) -> None:
     series: list[Document] = output["series"]
     about = shapes.common(label)
     viewed = images.indices[number] if number < len(images.indices) else ()
@@ -233,20 +233,24 @@ def _place(label: Json, output: Document, number: int, images: Images) -> None:
         told = {"fileIndex": frame, "fileName": name, "values": about.get("attributes", {})}
         series[number].setdefault("instanceClassifications", []).append(told)
     elif (label.get("dicom") or {}).get("instanceid"):
-        _place_segment(label, about, series)
+        _place_segment(label, about, series, variant)
     elif (shape := shapes.shape(label, about, where)) is not None:
         name, entry = shape
         series[number].setdefault(name, []).append(entry)
 
 
-def _place_segment(label: Json, about: Json, series: list[Document]) -> None:
-    instance = {**about}
-    if label["dicom"].get("groupids"):
-        instance["overlappingGroups"] = label["dicom"]["groupids"]
+def _place_segment(label: Json, about: Json, series: list[Document], variant: Variant) -> None:
     for number in segment_series(label, len(series)):
-        for key, value in (("segmentMap", {}), *_PLAIN_MASK.items()):
-            series[number].setdefault(key, copy.copy(value))
-        series[number]["segmentMap"][str(label["dicom"]["instanceid"])] = copy.deepcopy(instance)
+        own = series[number]
+        has_mask = "segmentations" in own
+        for key, value in (("segmentMap", {}), *variant.flags(has_mask=False).items()):
+            own.setdefault(key, copy.copy(value))
+        instance = copy.deepcopy(dict(about))
+        if label["dicom"].get("groupids") and not own["binaryMask"]:
+            instance["overlappingGroups"] = copy.deepcopy(label["dicom"]["groupids"])
+        place = variant.key(label, has_mask=has_mask)
+        if place is not None:
+            own["segmentMap"][place] = instance
 
 
 def segment_series(label: Json, count: int) -> list[int]:

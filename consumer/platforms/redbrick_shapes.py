@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from consumer.platforms.redbrick_values import truth_value
+from consumer.platforms.texts import sound
 
 Label = Mapping[str, Any]
 Shape = tuple[str, dict[str, Any]]  # the series' list that it goes into, and the entry
@@ -41,6 +42,14 @@ def category(value: Any) -> Any:
         return value
     trail = value[0]
     return trail[1] if len(trail) == 2 else trail[1:] if len(trail) > 2 else value
+
+
+def category_name(label: Label) -> str | None:
+    """The name of a label's category; a trail in an old taxonomy is one name."""
+    named = category(label.get("category"))
+    if isinstance(named, list):
+        named = "::".join(map(str, named))
+    return None if named is None else sound(str(named))
 
 
 def video(label: Label, items: Sequence[int]) -> dict[str, Any]:

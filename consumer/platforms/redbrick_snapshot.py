@@ -6,7 +6,6 @@ annotators it is the merged version (superTruth), else the one label that is not
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,28 +13,26 @@ from typing import Any
 from consumer.model import (
     EventType,
     HistoryItem,
+    JsonPath,
     Label,
-    Mask,
-    Segment,
-    Series,
     TaskKey,
     TaskSnapshot,
 )
-from consumer.platforms import redbrick_shapes as shapes
 from consumer.platforms.redbrick_document import (
     CONSENSUS,
+    INSTANCES,
     SUPER_TRUTH,
     Images,
     document_of,
-    segment_series,
 )
 from consumer.platforms.redbrick_history import history_of, uploaded_versions
-from consumer.platforms.redbrick_values import as_json, moment
+from consumer.platforms.redbrick_series import SeriesMaker
+from consumer.platforms.redbrick_values import moment
+from consumer.platforms.redbrick_variants import Variant
 from consumer.platforms.redbrick_versions import Part, Version
 from consumer.platforms.texts import checked, short, sound
 
 Json = Mapping[str, Any]
-Path = tuple[str | int, ...]
 
 LATEST_LABEL, SUPER_TRUTH_LABEL = "latest", "super-truth"
 _WORKED_ON = {EventType.SUBMITTED, EventType.ACCEPTED, EventType.CORRECTED, EventType.SAVED}
@@ -61,7 +58,11 @@ class Content:
 
 
 def snapshot_of(
-    key: TaskKey, content: Content, project: ProjectFacts, final: Collection[str]
+    key: TaskKey,
+    content: Content,
+    project: ProjectFacts,
+    final: Collection[str],
+    variant: Variant = INSTANCES,
 ) -> TaskSnapshot:
     """Raises ``KeyError``, ``TypeError`` or ``ValueError`` for an answer that is malformed."""
     entry, datapoint = content.entry, content.entry["datapoint"]
@@ -74,10 +75,11 @@ def snapshot_of(
         content.parts,
         consensus=project.consensus,
         reviews=project.reviews,
-        taxonomy=project.taxonomy,
+        variant=variant,
     )
     worked_on = any(item.type in _WORKED_ON for item in history)
-    labels = _labels(content, document, uploaded_versions(events), worked_on=worked_on)
+    maker = SeriesMaker(content.images, datapoint, variant)
+    labels = _labels(content, maker, document, uploaded_versions(events), worked_on=worked_on)
     if (stage := short(entry["currentStageName"])) is None:
         raise ValueError("a task stands at no stage")
     truth, reason = _truth(labels, is_final=stage.casefold() in final)
@@ -118,7 +120,12 @@ def _truth(labels: Sequence[Label], *, is_final: bool) -> tuple[str | None, str 
 
 
 def _labels(
-    content: Content, document: Json, uploaded: Collection[str], *, worked_on: bool
+    content: Content,
+    maker: SeriesMaker,
+    document: Json,
+    uploaded: Collection[str],
+    *,
+    worked_on: bool,
 ) -> tuple[Label, ...]:
     """The labels that somebody's work made; the upload's own empty version is none."""
 
@@ -130,21 +137,21 @@ def _labels(
     if not content.parts and SUPER_TRUTH not in document:
         if is_work(content.version):
             state = (content.entry.get("currentStageSubTask") or {}).get("state")
-            at: Path = () if document.get("consensus") else ("series",)
-            labels.append(_label(LATEST_LABEL, content.version, content.images, at, status=state))
+            at: JsonPath = () if document.get("consensus") else ("series",)
+            labels.append(_label(LATEST_LABEL, content.version, maker, at, status=state))
         return tuple(labels)
     if SUPER_TRUTH in document and is_work(content.version):
         at = (SUPER_TRUTH, "series")
-        labels.append(_label(SUPER_TRUTH_LABEL, content.version, content.images, at))
+        labels.append(_label(SUPER_TRUTH_LABEL, content.version, maker, at))
     for number, (part, name) in enumerate(zip(content.parts, _names(content.parts), strict=True)):
         if is_work(part.version):
             at = (CONSENSUS, number, "series")
-            labels.append(_label(name, part.version, content.images, at, status=part.status))
+            labels.append(_label(name, part.version, maker, at, status=part.status))
     return tuple(labels)
 
 
 def _label(
-    name: str, version: Version, images: Images, at: Path, *, status: str | None = None
+    name: str, version: Version, maker: SeriesMaker, at: JsonPath, *, status: str | None = None
 ) -> Label:
     """``at`` is where the document has the label's series; empty when it has none.
 
@@ -157,65 +164,8 @@ def _label(
         updated_at=moment(version.saved_at) if version.saved_at and not merged else None,
         skipped=status == "SKIPPED",
         super_truth=merged,
-        series=_series(version, images, at),
+        series=maker.series(version, at),
     )
-
-
-def _series(version: Version, images: Images, at: Path) -> tuple[Series, ...]:
-    paths = version.paths or {}
-    count = max([len(images.infos), *(number + 1 for number in paths)])
-    names = [*images.names, *[None] * (count - len(images.infos))]
-    segments: list[dict[int, Segment]] = [{} for _ in range(count)]
-    for label in version.labels:
-        for number in segment_series(label, count):
-            place = (*at, number, "segmentMap") if at else ()
-            if segment := _segment(label, place):
-                segments[number][segment.value] = segment
-    series = []
-    for number in range(count):
-        slot: Path = (*at, number, "segmentations") if at else ()
-        path = paths.get(number)
-        mask = Mask(
-            reference=json.dumps([version.storage, path]),
-            kind="nifti",
-            slot=slot,
-        )
-        series.append(
-            Series(
-                name=None if (name := names[number]) is None else sound(name),
-                masks=(mask,) if path else (),
-                segments=tuple(segments[number][value] for value in sorted(segments[number])),
-                dimensions=_dimensions(images, number),
-                slot=slot,
-            )
-        )
-    return tuple(series)
-
-
-def _segment(label: Json, place: Path) -> Segment | None:
-    dicom = label.get("dicom") or {}
-    if not dicom.get("instanceid"):
-        return None
-    category = shapes.category(label.get("category"))
-    if isinstance(category, list):  # a trail in an old taxonomy
-        category = "::".join(map(str, category))
-    return Segment(
-        value=int(dicom["instanceid"]),
-        category=sound(category) if isinstance(category, str) else category,
-        overlaps=tuple(int(value) for value in dicom.get("groupids") or ()),
-        slot=(*place, str(dicom["instanceid"]), "mask") if place else (),
-    )
-
-
-def _dimensions(images: Images, number: int) -> tuple[int, ...] | None:
-    """(columns, rows, slices). The vendor's headers also tell an affine, but not of which
-    orientation, so it is not passed on as one."""
-    if number >= len(images.infos):
-        return None
-    given = (as_json(images.infos[number].get("imageHeaders") or None) or {}).get("dimensions")
-    if isinstance(given, list) and len(given) == 3 and all(type(d) is int and d > 0 for d in given):
-        return tuple(given)
-    return None
 
 
 def _names(parts: Sequence[Part]) -> list[str]:
