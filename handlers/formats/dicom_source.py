@@ -1,0 +1,121 @@
+"""The image series that a SEG or RTSTRUCT is drawn on: which image each slice is, and where it
+lies by its own header.
+
+A grid has one pitch, while scanners round positions: what is written refers to a slice, so it is
+placed by that slice, and a slice that its grid would put elsewhere is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+
+from consumer.errors import Refused
+from handlers.formats.grid import Grid
+from handlers.formats.label_map import LabelMap
+
+MAX_OFF_GRID = 0.5  # voxels: beyond, a slice is nearer to its neighbour's place than to its own
+
+
+class SourceSeries(Protocol):
+    """What is needed of `handlers.formats.dicom.DicomSeries`."""
+
+    @property
+    def grid(self) -> Grid: ...
+    @property
+    def pitch_mm(self) -> float: ...
+    @property
+    def frame_of_reference(self) -> str: ...
+    @property
+    def datasets(self) -> tuple[Dataset, ...]: ...
+    @property
+    def frames(self) -> tuple[int, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One slice: its image, and its first pixel's centre, directions and pitches along x (columns)
+    and y (rows), LPS and millimetres. ``frame`` counts from 1, of a multi-frame image only."""
+
+    image: Dataset
+    frame: int | None
+    position: tuple[float, float, float]
+    orientation: tuple[float, ...]  # along x, then along y
+    spacing: tuple[float, float]  # as PixelSpacing: between rows (y), between columns (x)
+
+    def patient(self, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
+        """n x 3 patient coordinates of n x 2 pixel coordinates (x, y); (0, 0) is the centre of
+        the first pixel (PS3.3 equation C.7.6.2.1-1)."""
+        steps = np.reshape(self.orientation, (2, 3)) * np.array(self.spacing[::-1])[:, None]
+        placed: NDArray[np.float64] = np.asarray(self.position) + pixels @ steps
+        return placed
+
+
+def check_same_grid(label_map: LabelMap, series: SourceSeries) -> None:
+    """Raises ``Refused`` unless the label map lies exactly on the series' voxels."""
+    if label_map.shape != series.grid.shape:
+        ours, theirs = (" x ".join(map(str, s)) for s in (label_map.shape, series.grid.shape))
+        raise Refused("mask-off-grid", f"the mask has {ours} voxels, its series {theirs}")
+    if label_map.geometry == "pixdim":
+        raise Refused("mask-off-grid", "the mask does not say where its voxels lie")
+    if label_map.affine != series.grid.affine:
+        off = np.abs(np.subtract(label_map.affine, series.grid.affine)).max()
+        raise Refused("mask-off-grid", f"the affines of mask and series differ by {off:.6g}")
+    if not series.frame_of_reference:
+        raise Refused("no-frame-of-reference", "the series has no frame of reference")
+
+
+def slices_of(series: SourceSeries) -> tuple[Slice, ...]:
+    """The series' slices in the order of k.
+
+    Raises ``Refused`` (``series-off-grid``) where a slice's own header puts it more than half a
+    voxel from its place in the grid.
+    """
+    if series.frames:
+        image = series.datasets[0]
+        slices = tuple(_frame(image, frame) for frame in series.frames)
+    else:
+        slices = tuple(_slice(image, None, image, image, image) for image in series.datasets)
+    count = series.grid.shape[2]
+    if len(slices) != count:
+        raise Refused("series-off-grid", f"{len(slices)} images for {count} slices")
+    _check_places(slices, series.grid)
+    return slices
+
+
+def _frame(image: Dataset, frame: int) -> Slice:
+    shared = image.SharedFunctionalGroupsSequence[0]
+    own = image.PerFrameFunctionalGroupsSequence[frame]
+    position, orientation, measures = (
+        (own if name in own else shared)[name].value[0]
+        for name in ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
+    )
+    return _slice(image, frame + 1, position, orientation, measures)
+
+
+def _slice(
+    image: Dataset, frame: int | None, position: Dataset, orientation: Dataset, measures: Dataset
+) -> Slice:
+    x, y, z = (float(value) for value in position.ImagePositionPatient)
+    between_rows, between_columns = (float(value) for value in measures.PixelSpacing)
+    directions = tuple(float(value) for value in orientation.ImageOrientationPatient)
+    return Slice(image, frame, (x, y, z), directions, (between_rows, between_columns))
+
+
+def _check_places(slices: tuple[Slice, ...], grid: Grid) -> None:
+    """Three corners of each slice, by its header and by the grid, in voxels."""
+    columns, rows, _ = grid.shape
+    corners = np.array([(0, 0), (columns - 1, 0), (0, rows - 1)], np.float64)
+    axes = np.diag((-1.0, -1.0, 1.0)) @ np.asarray(grid.affine)[:3, :3]
+    for k, image in enumerate(slices):
+        by_grid = grid.patient(np.column_stack((corners, np.full(3, float(k)))))
+        off = np.linalg.solve(axes, (image.patient(corners) - by_grid).T)
+        worst = float(np.abs(off).max())
+        if not worst < MAX_OFF_GRID:
+            raise Refused(
+                "series-off-grid", f"slice {k} lies {worst:.3g} voxels from its place in the grid"
+            )

@@ -1,0 +1,174 @@
+"""A label map as DICOM RTSTRUCT (PS3.3 A.19): each segment a region of interest, drawn on the
+slices of its series by closed contours that readers fill to exactly its voxels.
+
+Written in implicit VR: a contour may be longer than the 64 KB that explicit VR allows a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
+
+from consumer.errors import Refused
+from consumer.model import LabelCount
+from handlers.formats import dicom_identity as identity
+from handlers.formats.contours import trace
+from handlers.formats.dicom_source import Slice, SourceSeries, check_same_grid, slices_of
+from handlers.formats.label_map import LabelMap
+from handlers.formats.segment_names import segment_colour, segment_names
+
+MAX_POINTS = 2_000_000  # about 70 MB
+SERIES_NUMBER = 9002
+
+_DETACHED_STUDY = "1.2.840.10008.3.1.2.3.1"  # the class by which RTReferencedStudy is told
+_DECIMALS = 6  # of a millimetre
+
+Contours = list[tuple[int, NDArray[np.float64]]]  # slice, and n x 3 patient coordinates
+
+
+def write_rtstruct(
+    label_map: LabelMap, segments: Sequence[LabelCount], series: SourceSeries
+) -> bytes:
+    """The file: the same bytes for the same input. ROI numbers count from 1 in the order of
+    ``segments``; those without voxels are left out.
+
+    Contours are in patient coordinates (LPS, millimetres) within the planes of the series' own
+    slices, holes by `contours.trace`. Readers fill slices of any orientation by the referenced
+    images; some know axial ones only (plastimatch), and fill nothing in others.
+
+    Raises ``Refused``: ``mask-off-grid``, ``no-frame-of-reference`` and ``series-off-grid`` by
+    `dicom_source`; ``rtstruct-empty``; ``rtstruct-too-many-points``.
+    """
+    check_same_grid(label_map, series)
+    drawn = [segment for segment in segments if segment.voxels]
+    if not drawn:
+        raise Refused("rtstruct-empty", "no voxel is labelled, and RTSTRUCT cannot say so")
+    slices = slices_of(series)
+    contours = _contours(label_map, [segment.value for segment in drawn], slices)
+    dataset = _header(series)
+    dataset.ReferencedFrameOfReferenceSequence = [_referenced(series, slices)]
+    dataset.StructureSetROISequence = []
+    dataset.ROIContourSequence = []
+    dataset.RTROIObservationsSequence = []
+    for number, (segment, name) in enumerate(zip(drawn, segment_names(drawn), strict=True), 1):
+        dataset.StructureSetROISequence.append(_roi(number, name, series.frame_of_reference))
+        drawing = _drawing(number, contours[segment.value], slices)
+        dataset.ROIContourSequence.append(drawing)
+        dataset.RTROIObservationsSequence.append(_observation(number))
+    return identity.sealed(dataset)
+
+
+def _contours(
+    label_map: LabelMap, values: Sequence[int], slices: Sequence[Slice]
+) -> dict[int, Contours]:
+    found: dict[int, Contours] = {value: [] for value in values}
+    points = 0
+    for k, image in enumerate(slices):
+        plane = label_map.array[:, :, k].T
+        for value in _occurring(plane, values):
+            for polygon in trace(plane == value):
+                points += len(polygon)
+                found[value].append((k, image.patient(polygon)))
+            if points > MAX_POINTS:
+                raise Refused(
+                    "rtstruct-too-many-points",
+                    f"{points} contour points by slice {k}, more than {MAX_POINTS}",
+                )
+    return found
+
+
+def _occurring(plane: NDArray[np.unsignedinteger], values: Sequence[int]) -> Iterator[int]:
+    """Those of ``values`` that the plane holds."""
+    present = set(np.unique(plane).tolist())
+    return (value for value in values if value in present)
+
+
+def _header(series: SourceSeries) -> Dataset:
+    source = series.datasets[0]
+    series_uid, instance_uid, _ = identity.PLACEHOLDERS
+    d = Dataset()
+    d.file_meta = identity.file_meta(RTStructureSetStorage, ImplicitVRLittleEndian)
+    identity.identify(d, source)
+    d.SOPClassUID, d.SOPInstanceUID = RTStructureSetStorage, instance_uid
+    d.Modality, d.SeriesInstanceUID = "RTSTRUCT", series_uid
+    d.SeriesNumber, d.InstanceNumber, d.OperatorsName = SERIES_NUMBER, 1, ""
+    d.FrameOfReferenceUID = series.frame_of_reference
+    d.PositionReferenceIndicator = str(source.get("PositionReferenceIndicator") or "")
+    d.StructureSetLabel = "Groundwire"
+    d.StructureSetDate, d.StructureSetTime = identity.when(source)
+    d.SeriesDate, d.SeriesTime = identity.when(source)
+    d.ApprovalStatus = "UNAPPROVED"
+    return d
+
+
+def _referenced(series: SourceSeries, slices: Sequence[Slice]) -> Dataset:
+    """Frame of reference, study, series and every image of it (PS3.3 C.8.8.5)."""
+    source = series.datasets[0]
+    images = Dataset()
+    images.SeriesInstanceUID = source.SeriesInstanceUID
+    frames = slices if series.frames else ()
+    images.ContourImageSequence = [
+        _image(image, [s.frame for s in frames]) for image in series.datasets
+    ]
+    study = Dataset()
+    study.ReferencedSOPClassUID = _DETACHED_STUDY
+    study.ReferencedSOPInstanceUID = source.StudyInstanceUID
+    study.RTReferencedSeriesSequence = [images]
+    frame = Dataset()
+    frame.FrameOfReferenceUID = series.frame_of_reference
+    frame.RTReferencedStudySequence = [study]
+    return frame
+
+
+def _image(image: Dataset, frames: Sequence[int | None]) -> Dataset:
+    reference = Dataset()
+    reference.ReferencedSOPClassUID = image.SOPClassUID
+    reference.ReferencedSOPInstanceUID = image.SOPInstanceUID
+    if frames:
+        reference.ReferencedFrameNumber = frames[0] if len(frames) == 1 else list(frames)
+    return reference
+
+
+def _roi(number: int, name: str, frame_of_reference: str) -> Dataset:
+    roi = Dataset()
+    roi.ROINumber, roi.ROIName = number, name
+    roi.ReferencedFrameOfReferenceUID = frame_of_reference
+    roi.ROIGenerationAlgorithm = "MANUAL"
+    return roi
+
+
+def _drawing(number: int, contours: Contours, slices: Sequence[Slice]) -> Dataset:
+    drawing = Dataset()
+    drawing.ReferencedROINumber = number
+    drawing.ROIDisplayColor = list(segment_colour(number))
+    drawing.ContourSequence = [
+        _contour(order, points, slices[k]) for order, (k, points) in enumerate(contours, 1)
+    ]
+    return drawing
+
+
+def _contour(order: int, points: NDArray[np.float64], image: Slice) -> Dataset:
+    contour = Dataset()
+    frames = [] if image.frame is None else [image.frame]
+    contour.ContourImageSequence = [_image(image.image, frames)]
+    contour.ContourGeometricType = "CLOSED_PLANAR"
+    contour.NumberOfContourPoints = len(points)
+    contour.ContourNumber = order
+    contour.ContourData = [_decimal(value) for value in points.ravel().tolist()]
+    return contour
+
+
+def _decimal(millimetres: float) -> str:
+    """A DS value, of at most 16 characters: to a millionth of a millimetre up to 99 metres."""
+    return f"{millimetres:.{_DECIMALS}f}".rstrip("0").rstrip(".")
+
+
+def _observation(number: int) -> Dataset:
+    observation = Dataset()
+    observation.ObservationNumber = observation.ReferencedROINumber = number
+    observation.RTROIInterpretedType = observation.ROIInterpreter = ""
+    return observation
