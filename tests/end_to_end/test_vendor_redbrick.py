@@ -7,22 +7,32 @@ The SDK runs under its own Python: the one that GROUNDWIRE_SDK_PYTHON_REDBRICK n
 from __future__ import annotations
 
 import asyncio
+import copy
+import functools
 import gzip
 import json
+import operator
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import nibabel
 import numpy
 import pytest
 
 from consumer.demo.redbrick import Drawing, Instance, SeriesSpec, SimulatedRedBrick
+from consumer.demo.redbrick_masks import nifti
 from consumer.download import Downloader
-from consumer.model import TaskKey, TaskSnapshot
+from consumer.model import JsonPath, TaskKey, TaskSnapshot
 from consumer.platforms.redbrick import RedBrick
+from consumer.platforms.redbrick_variants import Masks
+from handlers.formats.label_map import LabelMap
+from handlers.formats.nifti import read_label_map
+from handlers.formats.variants import binary, semantic
 
 _ROOT = Path(__file__).parents[2]
 _SCRIPT = Path(__file__).with_name("vendor_redbrick.py")
@@ -46,7 +56,9 @@ def sdk_python() -> str:
     return str(python)
 
 
-async def exported(python: str, simulator: SimulatedRedBrick, folder: Path) -> dict[str, Any]:
+async def exported(
+    python: str, simulator: SimulatedRedBrick, folder: Path, masks: str = "instance"
+) -> dict[str, Any]:
     """What the SDK got of the simulator's first project."""
     async with simulator.serve() as url:
         process = await asyncio.create_subprocess_exec(
@@ -57,6 +69,7 @@ async def exported(python: str, simulator: SimulatedRedBrick, folder: Path) -> d
             simulator.org_id,
             simulator.project_id,
             str(folder),
+            masks,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env={**os.environ, "HOME": str(folder), "VIRTUAL_ENV": ""},
@@ -170,8 +183,8 @@ async def test_the_sdk_exports_a_consensus_with_labels_in_files(
     ]
 
 
-async def built(simulator: SimulatedRedBrick) -> dict[str, Any]:
-    """What our own client makes of the same tasks: by task id, the document."""
+async def built(simulator: SimulatedRedBrick, masks: Masks = "instance") -> dict[str, TaskSnapshot]:
+    """What our own client makes of the same tasks, by task id."""
     downloader = Downloader()
     async with simulator.serve() as url:
         platform = RedBrick(
@@ -181,6 +194,7 @@ async def built(simulator: SimulatedRedBrick) -> dict[str, Any]:
             organization=simulator.org_id,
             downloader=downloader,
             api_url=url,
+            masks=masks,
         )
         project = simulator.projects[simulator.project_id]
         keys = [
@@ -190,25 +204,48 @@ async def built(simulator: SimulatedRedBrick) -> dict[str, Any]:
         answers = await platform.fetch(keys)
         await platform.close()
         await downloader.close()
-    return {
-        key.task: answer.document
-        for key, answer in answers.items()
-        if isinstance(answer, TaskSnapshot)
-    }
+    return {key.task: answer for key, answer in answers.items() if isinstance(answer, TaskSnapshot)}
 
 
-def without_paths(value: Any) -> Any:
-    """The same without what names files, which is the export's to fill in."""
-    if isinstance(value, dict):
-        kept = {k: without_paths(v) for k, v in value.items() if k not in ("mask", "segmentations")}
-        return {**kept, "segmentations": "named"} if "segmentations" in value else kept
-    return [without_paths(item) for item in value] if isinstance(value, list) else value
+def unnamed(value: Any) -> Any:
+    """The same with every file named alike, because their names are the export's to choose; a list
+    of several is as long as it is."""
+    if not isinstance(value, dict):
+        return [unnamed(item) for item in value] if isinstance(value, list) else value
+    kept = {key: unnamed(item) for key, item in value.items()}
+    if "mask" in kept:
+        kept["mask"] = "named"
+    if isinstance(files := kept.get("segmentations"), list):
+        kept["segmentations"] = ["named"] * len(files)
+    elif files:
+        kept["segmentations"] = "named"
+    return kept
+
+
+def filled(snapshot: TaskSnapshot, files: Mapping[str, bytes], masks: Masks) -> dict[str, Any]:
+    """Our document with a name wherever the export writes one, by the masks that it would make."""
+    document = copy.deepcopy(snapshot.document)
+
+    def name(slot: JsonPath, value: Any) -> None:
+        if slot:
+            functools.reduce(operator.getitem, slot[:-1], cast(Any, document))[slot[-1]] = value
+
+    for series in (series for label in snapshot.labels for series in label.series):
+        for mask in series.masks:
+            label_map = read_label_map(files[json.loads(mask.reference)[1]])
+            drawn = [segment.value for segment, _ in binary(label_map, series.segments)]
+            name(series.slot, ["named"] * len(drawn) if masks == "binary" else "named")
+            for segment in series.segments:
+                if masks != "binary" or segment.value in drawn:
+                    name(segment.slot, "named")
+    return document
 
 
 @pytest.mark.parametrize("in_files", [False, True], ids=["labels inline", "labels in files"])
 @pytest.mark.parametrize("consensus", [False, True], ids=["alone", "consensus"])
+@pytest.mark.parametrize("masks", ["instance", "binary", "semantic"])
 async def test_our_document_is_the_sdk_s_entry(
-    sdk_python: str, tmp_path: Path, *, consensus: bool, in_files: bool
+    sdk_python: str, tmp_path: Path, masks: Masks, *, consensus: bool, in_files: bool
 ) -> None:
     simulator = SimulatedRedBrick(reviews=2, consensus=consensus, labels_in_files=in_files)
     everyone = ["ben", "dora"] if consensus else ["ben"]
@@ -226,17 +263,19 @@ async def test_our_document_is_the_sdk_s_entry(
     for task_id in (final, second, first):
         for person in everyone:
             instances = (Instance(1, 0, attributes={0: 1, 1: "true"}), Instance(2, 1, (3,)))
-            simulator.label(task_id, [Drawing(0, instances)], by=person, extra=OTHER_SHAPES)
+            more = (*instances, Instance(4, 1))  # a second one of its class
+            simulator.label(task_id, [Drawing(0, more)], by=person, extra=OTHER_SHAPES)
     simulator.save(open_, by="ben")
     simulator.skip(untouched)
     for task_id in (final, second, final):
         simulator.approve(task_id)
-    ours, theirs = await built(simulator), await exported(sdk_python, simulator, tmp_path)
-    assert [t["currentStageName"] for t in ours.values()] == [
+    ours = await built(simulator, masks)
+    theirs = await exported(sdk_python, simulator, tmp_path, masks)
+    assert [task.stage for task in ours.values()] == [
         "END", "Review_2", "Review_1", "Label", "Label",
     ]  # fmt: skip
     for task in theirs["tasks"]:
-        assert without_paths(ours[task["taskId"]]) == without_paths(task)
+        assert filled(ours[task["taskId"]], simulator.files, masks) == unnamed(task)
 
 
 _POINT = {"xnorm": 0.25, "ynorm": 0.5}
@@ -266,3 +305,58 @@ OTHER_SHAPES: list[dict[str, Any]] = [
         "point1": [1, 2, 3], "point2": [4, 5, 6], "computedpoint1world": [0.5, 0.5, 0.5]}},
     {"labelid": "x", "dicom": {"instanceid": 9}, "classid": 2},
 ]  # fmt: skip
+
+
+def overlapping_masks(simulator: SimulatedRedBrick) -> str:
+    """A task with instances that overlap within a class and across classes, in a mask of one byte
+    and one of two, and with one that is drawn nowhere. Returns its id."""
+    rng = numpy.random.default_rng(5)
+    series = SeriesSpec("ct", dimensions=(9, 7, 5), origin=(-8.0, -7.5, 40.0))
+    instances = (
+        Instance(1, 2, (11, 12)),
+        Instance(2, 0, (11,)),
+        Instance(3, 2, (12, 13)),
+        Instance(5, 1, (13,)),
+        Instance(6, 1),  # drawn nowhere
+    )
+    drawn = rng.choice([0, 0, 1, 2, 3, 5, 11, 12, 13], series.dimensions)
+    wide = numpy.where(drawn == 5, 300, drawn)
+    few = tuple(Instance(300, 1, (13,)) if one.id == 5 else one for one in instances)
+    task_id = simulator.create_task("study01", [series, replace(series, name="wide")])
+    simulator.label(
+        task_id,
+        [
+            Drawing(0, instances, nifti(drawn, series)),
+            Drawing(1, few, nifti(wide, series)),
+        ],
+    )
+    return task_id
+
+
+def listed(mask: Mapping[str, Any]) -> tuple[Any, ...]:
+    return mask["shape"], mask["voxels"]
+
+
+def as_listed(label_map: LabelMap) -> tuple[Any, ...]:
+    return list(label_map.shape), label_map.array.flatten(order="F").tolist()
+
+
+@pytest.mark.parametrize("masks", ["binary", "semantic"])
+async def test_our_masks_are_the_sdk_s_voxel_by_voxel(
+    sdk_python: str, tmp_path: Path, masks: Masks
+) -> None:
+    simulator = SimulatedRedBrick()
+    ours = {}
+    task_id = overlapping_masks(simulator)
+    theirs = await exported(sdk_python, simulator, tmp_path, masks)
+    (label,) = (await built(simulator, masks))[task_id].labels
+    for series in label.series:
+        label_map = read_label_map(simulator.files[json.loads(series.masks[0].reference)[1]])
+        stem = f"segmentations/study01/{series.name}"
+        if masks == "semantic":
+            ours[f"{stem}.nii.gz"] = as_listed(semantic(label_map, series.segments).label_map)
+        for segment, mask in binary(label_map, series.segments) if masks == "binary" else ():
+            ours[f"{stem}/instance-{segment.value}.nii.gz"] = as_listed(mask)
+    made = "instance-" if masks == "binary" else ""  # the SDK leaves the source beside them
+    assert ours == {p: listed(mask) for p, mask in theirs["masks"].items() if made in p}
+    assert len(ours) == (8 if masks == "binary" else 2)

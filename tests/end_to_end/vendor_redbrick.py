@@ -1,8 +1,8 @@
 """Exports a project with RedBrick's own SDK and prints, as JSON, what it got.
 
 Run by a Python that has ``redbrick-sdk`` installed, which ours has not:
-``python vendor_redbrick.py URL API_KEY ORG_ID PROJECT_ID DESTINATION``; the URL must contain
-``localhost``, or the SDK rewrites it. Prints ``{"tasks": [...], "ground_truth": [task ids],
+``python vendor_redbrick.py URL API_KEY ORG_ID PROJECT_ID DESTINATION [MASKS]``; the URL must
+contain ``localhost``, or the SDK rewrites it; MASKS is instance, binary or semantic. Prints ``{"tasks": [...], "ground_truth": [task ids],
 "events": [...], "masks": {path: {"shape", "affine", "voxels", "dtype"}}}`` where ``voxels`` are the
 values in Fortran order and paths are relative to ``DESTINATION``.
 """
@@ -18,11 +18,24 @@ os.environ["REDBRICK_DISABLE_VERSION_CHECK"] = "1"
 os.environ["REDBRICK_SDK_LOG_LEVEL"] = str(logging.WARNING)
 
 
-def main(url: str, api_key: str, org_id: str, project_id: str, destination: str) -> None:
+def main(
+    url: str,
+    api_key: str,
+    org_id: str,
+    project_id: str,
+    destination: str,
+    masks: str = "instance",
+) -> None:
     import redbrick
 
     project = redbrick.get_project(org_id, project_id, api_key, url)
-    tasks = list(project.export.export_tasks(binary_mask=False, destination=destination))
+    tasks = list(
+        project.export.export_tasks(
+            binary_mask=masks == "binary",
+            semantic_mask=masks == "semantic",
+            destination=destination,
+        )
+    )
     ground_truth = project.export.export_tasks(
         only_ground_truth=True, without_masks=True, without_json=True, destination=destination
     )
