@@ -13,6 +13,7 @@ from typing import Any
 from aiohttp import web
 
 from consumer.demo.redbrick_faults import Fault, Faults, Kind, status
+from consumer.demo.redbrick_phantom import phantom_drawing, phantom_series
 from consumer.demo.redbrick_records import Drawing, Instance, SeriesSpec, User
 from consumer.demo.redbrick_server import RedBrickServer
 from consumer.demo.redbrick_state import RedBrickState, TickingClock
@@ -27,6 +28,8 @@ __all__ = [
     "SimulatedRedBrick",
     "TickingClock",
     "User",
+    "phantom_drawing",
+    "phantom_series",
     "status",
 ]
 

@@ -30,6 +30,7 @@ Arguments = Mapping[str, Any]
 Presign = Callable[[str], str]  # a path in the storage -> a URL that opens it for a while
 TaskView = Callable[[Task], Task | None]  # which copy of a task an answer shows
 PAGE_LIMIT = 100
+_URL = ("http://", "https://")  # an item that is open to all already
 
 
 class AnswerError(Exception):
@@ -143,7 +144,10 @@ class Answers:
     def _presign_items(self, arguments: Arguments) -> list[str | None]:
         items: Sequence[str | None] = arguments.get("items") or []
         folder = "items/" if arguments.get("storageId") == IMAGE_STORAGE else ""
-        return [item and self._presign(folder + item) for item in items]
+        return [
+            item if not item or item.startswith(_URL) else self._presign(folder + item)
+            for item in items
+        ]
 
     def _entry(self, project: Project, task: Task) -> dict[str, Any]:
         return {

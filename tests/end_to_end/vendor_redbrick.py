@@ -2,9 +2,10 @@
 
 Run by a Python that has ``redbrick-sdk`` installed, which ours has not:
 ``python vendor_redbrick.py URL API_KEY ORG_ID PROJECT_ID DESTINATION [MASKS]``; the URL must
-contain ``localhost``, or the SDK rewrites it; MASKS is instance, binary or semantic. Prints ``{"tasks": [...], "ground_truth": [task ids],
-"events": [...], "masks": {path: {"shape", "affine", "voxels", "dtype"}}}`` where ``voxels`` are the
-values in Fortran order and paths are relative to ``DESTINATION``.
+contain ``localhost``, or the SDK rewrites it; MASKS is instance, binary or semantic. Prints
+``{"tasks": [...], "ground_truth": [task ids], "events": [...], "masks": {path: {"shape", "affine",
+"voxels", "dtype"}}}`` where ``voxels`` are the values in Fortran order and paths are relative to
+``DESTINATION``.
 """
 
 import json
