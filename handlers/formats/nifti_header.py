@@ -73,7 +73,18 @@ def parse_header(block: bytes, layout: np.dtype[Any]) -> Header:
 
 
 def header_bytes(label_map: LabelMap) -> bytes:
-    """The NIfTI-1 header (little endian) and its four extension bytes.
+    """The NIfTI-1 header (little endian) of a label map and its four extension bytes; see
+    `volume_header`."""
+    code = _CODES[label_map.array.dtype.itemsize]
+    placed = label_map.geometry != "pixdim"
+    return volume_header(label_map.shape, label_map.affine, code, placed=placed)
+
+
+def volume_header(
+    shape: tuple[int, int, int], affine: Affine, code: int, *, placed: bool = True, times: int = 1
+) -> bytes:
+    """The NIfTI-1 header (little endian) and its four extension bytes; ``code`` is the voxels'
+    data type, ``times`` how many volumes follow one another, of which no duration is told.
 
     Both forms have code 1 (scanner), but what a quaternion of float32 cannot say - a sheared
     place, one a little off a half turn - is in the sform only; unknown placing stays unknown
@@ -82,25 +93,38 @@ def header_bytes(label_map: LabelMap) -> bytes:
     header = np.zeros((), np.dtype(nifti1.header_dtype).newbyteorder("<"))
     header["sizeof_hdr"] = 348
     header["magic"] = b"n+1"
-    header["dim"] = (3, *label_map.shape, 1, 1, 1, 1)
-    header["datatype"] = _CODES[label_map.array.dtype.itemsize]
-    header["bitpix"] = 8 * label_map.array.dtype.itemsize
+    header["dim"] = (3 if times == 1 else 4, *shape, times, 1, 1, 1)
+    header["datatype"] = code
+    header["bitpix"] = 8 * np.dtype(_TYPES[code]).itemsize
     header["vox_offset"] = OFFSET
     header["scl_slope"] = 1
     header["xyzt_units"] = 2  # millimetres
-    header["pixdim"][:4] = (1, *label_map.spacing)
-    if label_map.geometry != "pixdim":
-        _place(header, label_map)
+    header["pixdim"][:4] = (1, *_spacing(affine))
+    if times > 1:
+        header["pixdim"][4] = 1
+    if placed:
+        _place(header, affine)
     return header.tobytes() + bytes(4)
 
 
-def _place(header: Any, label_map: LabelMap) -> None:
-    affine = label_map.affine
+def data_type_code(dtype: np.dtype[Any]) -> int:
+    """NIfTI's code of a voxel type; raises ``KeyError`` for one that we do not write."""
+    return {np.dtype(name): code for code, name in _TYPES.items()}[dtype]
+
+
+def _spacing(affine: Affine) -> tuple[float, float, float]:
+    """Millimetres from voxel to voxel along i, j and k."""
+    x, y, z = affine[:3]
+    i, j, k = (math.sqrt(x[a] * x[a] + y[a] * y[a] + z[a] * z[a]) for a in range(3))
+    return i, j, k
+
+
+def _place(header: Any, affine: Affine) -> None:
     header["sform_code"] = 1
     for name, row in zip(("srow_x", "srow_y", "srow_z"), affine, strict=False):
         header[name] = row
     axes = [
-        [row[axis] / length for row in affine[:3]] for axis, length in enumerate(label_map.spacing)
+        [row[axis] / length for row in affine[:3]] for axis, length in enumerate(_spacing(affine))
     ]
     quaternion, mirror = _quaternion(axes)
     if not _says(quaternion, mirror, axes):
