@@ -89,7 +89,7 @@ def run(*, quick: bool) -> Iterator[Result]:
         )
 
 
-def _sdk_python() -> str | None:
+def sdk_python() -> str | None:
     made = ROOT / ".venv-redbrick-sdk" / "bin" / "python"
     named = os.environ.get("GROUNDWIRE_SDK_PYTHON_REDBRICK")
     return named or (str(made) if made.exists() else None)
@@ -108,7 +108,7 @@ async def _measure(folder: Path, number: int, few: int) -> dict[int, list[Way]]:
             _process([sys.executable, "-m", "tests.bench.our_export", url, *account], folder)
         )
         sdk = None
-        if python := _sdk_python():
+        if python := sdk_python():
             script = str(Path(__file__).with_name("vendor_export.py"))
             command = [python, script, _localhost(url), *account]
             sdk = await stack.enter_async_context(_process(command, folder))
