@@ -104,8 +104,8 @@ class FakeStore:
         self.calls.append(Call("list", prefix))
         for key in sorted(self.objects, key=str.encode):
             if key.startswith(prefix) and key in self.objects:
-                size, modified = len(self.objects[key]), self._modified[key]
-                yield Listed(key=key, size=size, modified=modified)
+                data, modified = self.objects[key], self._modified[key]
+                yield Listed(key=key, size=len(data), modified=modified, version=_etag(data))
 
     async def delete(self, key: str) -> None:
         self._called(Call("delete", key))

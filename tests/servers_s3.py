@@ -138,7 +138,7 @@ def _options(folder: Path, ports: list[int]) -> list[str]:
         "ip.bind": "127.0.0.1",
         "master.telemetry": "false",
         "master.volumeSizeLimitMB": "64",
-        "volume.max": "20",
+        "volume.max": "40",
         "filer": "true",
         "filer.localSocket": str(folder / "filer.sock"),
         "s3": "true",

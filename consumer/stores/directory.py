@@ -35,7 +35,7 @@ from consumer.stores.limits import (
     check_size,
 )
 from consumer.stores.locks import Locks
-from consumer.stores.pieces import Piece
+from consumer.stores.pieces import PIECE_BYTES, Piece
 from consumer.stores.probe import probe
 from consumer.stores.threads import Threads
 
@@ -61,6 +61,7 @@ class DirectoryStore:
         page_size: int = 1000,
         max_object_bytes: int = MAX_OBJECT_BYTES,
         max_upload_bytes: int = MAX_UPLOAD_BYTES,
+        piece_bytes: int = PIECE_BYTES,  # of what is downloaded
         pause: Callable[[float], None] = time.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -72,6 +73,7 @@ class DirectoryStore:
         self._page_size = page_size
         self._max_object_bytes = max_object_bytes
         self._max_upload_bytes = max_upload_bytes
+        self._piece_bytes = piece_bytes
         self._copying = asyncio.Semaphore(COPIES_AT_ONCE)
 
     async def read(self, key: str) -> Stored | None:
@@ -163,7 +165,7 @@ class DirectoryStore:
             suppress(FileNotFoundError, NotADirectoryError),
             folders.opened(self._root, parts[:-1]) as folder,
         ):
-            found = folders.read_piece(folder, parts[-1], offset, pieces.PIECE_BYTES, tag)
+            found = folders.read_piece(folder, parts[-1], offset, self._piece_bytes, tag)
             return None if found is None else Piece(*found)
         self._locks.still_there()
         return None
@@ -213,7 +215,7 @@ class DirectoryStore:
                 if found is None:
                     self._link(temporary, folder, parts[-1], data)
                 else:
-                    self._rename(temporary, folder, parts[-1], data)
+                    self._replace(temporary, folder, parts[-1], data)
             os.fsync(folder)
             return _etag(data)
 
@@ -245,9 +247,13 @@ class DirectoryStore:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def _rename(self, temporary: Path, folder: int, name: str, data: bytes) -> None:
+    def _replace(self, temporary: Path, folder: int, name: str, data: bytes) -> None:
+        """Never within one tick of the file system's clock: a version must not come back."""
         try:
             self._write(temporary, data)
+            before = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime_ns
+            if temporary.stat().st_mtime_ns <= before:
+                os.utime(temporary, ns=(before + 1, before + 1))
             os.rename(temporary, name, dst_dir_fd=folder)
         finally:
             temporary.unlink(missing_ok=True)

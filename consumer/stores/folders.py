@@ -85,7 +85,7 @@ def read_piece(
         return None
     with os.fdopen(descriptor, "rb", buffering=0) as file:
         found = os.fstat(descriptor)
-        now = f"{found.st_dev}-{found.st_ino}-{found.st_size}-{found.st_mtime_ns}"
+        now = _version(found)
         if tag not in (None, now):
             return None
         data = bytearray()
@@ -155,7 +155,17 @@ def _below(folder: Path, prefix: str) -> Iterator[Listed]:
             found = (folder / name).lstat()
             if stat.S_ISREG(found.st_mode):
                 modified = datetime.fromtimestamp(found.st_mtime, UTC)
-                yield Listed(key=prefix + name, size=found.st_size, modified=modified)
+                yield Listed(
+                    key=prefix + name,
+                    size=found.st_size,
+                    modified=modified,
+                    version=_version(found),
+                )
+
+
+def _version(found: os.stat_result) -> str:
+    """Another for each file that ever lay under a name: what is swapped is another file."""
+    return f"{found.st_dev}-{found.st_ino}-{found.st_size}-{found.st_mtime_ns}"
 
 
 def _names(folder: Path) -> list[bytes]:

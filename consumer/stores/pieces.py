@@ -30,7 +30,7 @@ class Changed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """``PIECE_BYTES`` bytes of an object, or as many as are left."""
+    """Some bytes of an object: as many as a store gives at once, or as many as are left."""
 
     data: bytes
     tag: str

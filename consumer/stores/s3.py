@@ -29,10 +29,10 @@ from consumer.stores.limits import (
     check_prefix,
     check_size,
 )
-from consumer.stores.pieces import Piece
+from consumer.stores.pieces import PIECE_BYTES, Piece
 from consumer.stores.probe import probe
 from consumer.stores.s3_calls import S3Calls, Unmet
-from consumer.stores.s3_pieces import piece_of
+from consumer.stores.s3_pieces import Place, piece_of
 from consumer.stores.s3_upload import PART_BYTES, SINGLE_BYTES, UNMET, S3Uploads, Target
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class S3Store:
         max_upload_bytes: int = MAX_UPLOAD_BYTES,
         single_bytes: int = SINGLE_BYTES,  # a larger file is uploaded in parts
         part_bytes: int = PART_BYTES,
+        piece_bytes: int = PIECE_BYTES,  # of what is downloaded
         sleep: Sleep = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -84,6 +85,7 @@ class S3Store:
             jitter=jitter,
         )
         self._uploads = S3Uploads(self._calls, single_bytes=single_bytes, part_bytes=part_bytes)
+        self._piece_bytes = piece_bytes
         self._page_size = page_size
         self._max_object_bytes = max_object_bytes
         self._max_upload_bytes = max_upload_bytes
@@ -118,7 +120,12 @@ class S3Store:
             for item in page.get("Contents", []):
                 if not item["Key"].endswith("/"):
                     key = item["Key"].removeprefix(self._prefix)
-                    yield Listed(key=key, size=item["Size"], modified=item["LastModified"])
+                    yield Listed(
+                        key=key,
+                        size=item["Size"],
+                        modified=item["LastModified"],
+                        version=item["ETag"],
+                    )
             token = page.get("NextContinuationToken")
             if not page.get("IsTruncated") or not token:
                 return
@@ -164,8 +171,8 @@ class S3Store:
             return "", error
 
     async def _piece(self, full: str, offset: int, tag: str | None) -> Piece | None:
-        asked = partial(piece_of, self._calls, self._bucket, full, self._where, offset, tag)
-        return await self._calls.repeated(asked)
+        place = Place(self._bucket, full, self._where, self._piece_bytes)
+        return await self._calls.repeated(partial(piece_of, self._calls, place, offset, tag))
 
     def _full(self, key: str) -> str:
         check_key(key, prefix_bytes=len(self._prefix.encode()))

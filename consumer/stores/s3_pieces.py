@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from consumer.errors import Transient
@@ -17,15 +18,18 @@ _ABSENT = frozenset({"NoSuchKey"})
 _MOVED = frozenset({"PreconditionFailed", "InvalidRange"})
 
 
-def piece_of(
-    calls: S3Calls,
-    bucket: str,
-    full: str,
-    where: str,
-    offset: int,
-    tag: str | None,
-    setting: str = "`lake`",
-) -> Piece | None:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an object is; ``setting`` is what a person must correct where the bucket is wrong."""
+
+    bucket: str
+    full: str
+    where: str
+    piece_bytes: int = PIECE_BYTES
+    setting: str = "`lake`"
+
+
+def piece_of(calls: S3Calls, place: Place, offset: int, tag: str | None) -> Piece | None:
     """The piece at an offset, of the object with this tag (None: the first, of any); None when
     there is no object. Raises ``Changed``, ``Transient`` and ``Permanent``.
 
@@ -35,21 +39,29 @@ def piece_of(
 
     def call(client: S3Client) -> Piece:
         if tag is None:
-            answer = client.get_object(Bucket=bucket, Key=full)
+            answer = client.get_object(Bucket=place.bucket, Key=place.full)
         else:
-            span = f"bytes={offset}-{offset + PIECE_BYTES - 1}"
-            answer = client.get_object(Bucket=bucket, Key=full, Range=span, IfMatch=tag)
+            answer = client.get_object(
+                Bucket=place.bucket,
+                Key=place.full,
+                Range=f"bytes={offset}-{offset + place.piece_bytes - 1}",
+                IfMatch=tag,
+            )
         with closing(answer["Body"]) as body:  # its own `with` gives the bare stream
-            size = answer["ContentLength"] if tag is None else _whole_size(answer, offset, where)
-            wanted = min(PIECE_BYTES, size - offset)
+            size = (
+                answer["ContentLength"] if tag is None else _whole_size(answer, offset, place.where)
+            )
+            wanted = min(place.piece_bytes, size - offset)
             data = body.read() if wanted == answer["ContentLength"] else body.read(wanted)
         if len(data) != wanted:
-            raise Transient("store-disconnected", f"{where} broke off its answer", shared=True)
+            raise Transient(
+                "store-disconnected", f"{place.where} broke off its answer", shared=True
+            )
         return Piece(data=data, tag=answer["ETag"], size=size)
 
     try:
         unmet = _ABSENT | _MOVED
-        return calls.asked("GetObject", call, where=where, unmet=unmet, setting=setting)
+        return calls.asked("GetObject", call, where=place.where, unmet=unmet, setting=place.setting)
     except Unmet as error:
         if error.code in _MOVED:
             raise Changed from None

@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from consumer.errors import Conflict, Permanent
 from consumer.ports import Store
-from consumer.stores.directory import DirectoryStore
 from consumer.stores.s3 import S3Store
 from tests.consumer.stores.writer import TURNS, WRITERS
-from tests.fakes_store import FakeStore
+from tests.contracts.places import Place
 from tests.proxy_http import HttpProxy, Verdict
 from tests.servers_s3 import S3Server, use_credentials
 
@@ -41,82 +39,6 @@ HOSTILE = [
     "a" * 256,
     "/".join(["a" * 200] * 6),
 ]
-
-
-class Place:
-    """Somewhere to keep objects; each ``open`` is another store at the same place."""
-
-    def __init__(self, make: Callable[..., Store], where: dict[str, str] | None = None) -> None:
-        self._make = make
-        self._where = where
-        self._opened: list[Store] = []
-
-    def open(self, **options: int) -> Store:
-        self._opened.append(self._make(**options))
-        return self._opened[-1]
-
-    def close(self) -> None:
-        for store in self._opened:
-            if isinstance(store, DirectoryStore | S3Store):
-                store.close()
-
-    @property
-    def spec(self) -> str:
-        """For another process."""
-        assert self._where is not None
-        return json.dumps(self._where)
-
-
-def _bucket(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Place:
-    use_credentials(monkeypatch)
-    where = {"bucket": server.bucket, "prefix": server.new_prefix(), "endpoint": server.endpoint}
-
-    def make(**options: int) -> Store:
-        at = {"endpoint": where["endpoint"]}
-        return S3Store(where["bucket"], where["prefix"], **at, **options)  # type: ignore[arg-type]
-
-    return Place(make, where)
-
-
-def _folder(path: Path) -> Place:
-    def make(**options: int) -> Store:
-        return DirectoryStore(path, **options)  # type: ignore[arg-type]
-
-    return Place(make, {"path": str(path)})
-
-
-def _memory() -> Place:
-    fake = FakeStore()
-    return Place(lambda **_: fake)
-
-
-def _place(request: pytest.FixtureRequest) -> Place:
-    if request.param == "fake":
-        return _memory()
-    if request.param == "directory":
-        return _folder(request.getfixturevalue("tmp_path") / "lake")
-    monkeypatch = request.getfixturevalue("monkeypatch")
-    return _bucket(request.getfixturevalue("s3_server"), monkeypatch)
-
-
-@pytest.fixture(params=["directory", "s3"])
-def shared(request: pytest.FixtureRequest) -> Iterator[Place]:
-    """A place that several processes can reach."""
-    place = _place(request)
-    yield place
-    place.close()
-
-
-@pytest.fixture(params=["fake", "directory", "s3"])
-def place(request: pytest.FixtureRequest) -> Iterator[Place]:
-    place = _place(request)
-    yield place
-    place.close()
-
-
-@pytest.fixture
-def store(place: Place) -> Store:
-    return place.open()
 
 
 async def data_of(store: Store, key: str) -> bytes | None:
@@ -251,6 +173,16 @@ async def test_a_listing_tells_key_size_and_time(store: Store) -> None:
     assert (item.key, item.size) == ("tasks/a", 5)
     assert item.modified.utcoffset() == timedelta(0)
     assert item.modified <= datetime.now(UTC) + timedelta(minutes=1)
+
+
+async def test_a_listing_tells_another_version_of_other_bytes(store: Store) -> None:
+    """However fast they follow each other."""
+    versions, etag = [], None
+    for number in range(20):
+        etag = await store.swap("a", b"%02d" % number, if_match=etag)
+        versions += [item.version async for item in store.list("")]
+    assert len(set(versions)) == 20
+    assert [item.version async for item in store.list("")] == versions[-1:]
 
 
 async def test_a_listing_is_in_byte_order_of_the_names_in_a_folder(store: Store) -> None:

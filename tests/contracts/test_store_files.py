@@ -1,0 +1,519 @@
+"""What every store promises of files: made once of any size, and read back whole or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from consumer.errors import Conflict, Permanent, Transient
+from consumer.ports import Store
+from consumer.stores.directory import DirectoryStore
+from consumer.stores.s3 import S3Store
+from tests.contracts.places import Place
+from tests.fakes_store import FakeStore
+from tests.proxy_http import HttpProxy, Verdict
+from tests.servers_s3 import S3Server, use_credentials
+
+MIB = 1 << 20
+PART = 5 * MIB  # the least that S3 takes
+PIECE = 64 << 10
+IN_PARTS = 2 * PART + 17  # three parts
+SIZES = [0, 1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE + 5]
+
+
+def bytes_of(size: int, seed: int = 0) -> bytes:
+    """Bytes that do not repeat, so that no piece can stand for another."""
+    return hashlib.shake_128(seed.to_bytes(4, "big")).digest(size)
+
+
+def file_of(folder: Path, data: bytes, name: str = "image.dcm") -> Path:
+    path = folder / name
+    path.write_bytes(data)
+    return path
+
+
+async def data_of(store: Store, key: str) -> bytes | None:
+    found = await store.read(key)
+    return found.data if found else None
+
+
+async def keys_of(store: Store) -> list[str]:
+    return [item.key async for item in store.list("")]
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def store(place: Place) -> Store:
+    """A store that reads in small pieces."""
+    return place.open(piece_bytes=PIECE)
+
+
+def in_parts(place: Place) -> Store:
+    """A store that uploads small files in parts, where it knows parts at all."""
+    store = place.open()
+    if isinstance(store, S3Store):
+        return place.open(single_bytes=PART - 1, part_bytes=PART)
+    return store
+
+
+# Up
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_an_uploaded_file_is_an_object_with_its_bytes(
+    store: Store, tmp_path: Path, size: int
+) -> None:
+    data = bytes_of(size)
+    await store.upload("tasks/t/images/1.dcm", file_of(tmp_path, data))
+    assert await data_of(store, "tasks/t/images/1.dcm") == data
+    assert await keys_of(store) == ["tasks/t/images/1.dcm"]
+
+
+@pytest.mark.parametrize("size", [0, PART - 1, PART, PART + 1, 3 * PART, IN_PARTS])
+async def test_a_file_in_parts_is_one_object(place: Place, tmp_path: Path, size: int) -> None:
+    data, store = bytes_of(size), in_parts(place)
+    await store.upload("a", file_of(tmp_path, data))
+    assert await data_of(store, "a") == data
+
+
+@pytest.mark.parametrize("size", [10, PIECE + 1])
+async def test_uploading_equal_bytes_again_succeeds(
+    store: Store, tmp_path: Path, size: int
+) -> None:
+    data = bytes_of(size)
+    await store.upload("a", file_of(tmp_path, data))
+    await store.upload("a", file_of(tmp_path, data, "again"))
+    assert await data_of(store, "a") == data
+
+
+async def test_what_was_created_may_be_uploaded_and_the_other_way_round(
+    store: Store, tmp_path: Path
+) -> None:
+    await store.create("a", b"same")
+    await store.upload("a", file_of(tmp_path, b"same"))
+    await store.upload("b", file_of(tmp_path, b"same"))
+    await store.create("b", b"same")
+    with pytest.raises(Conflict):
+        await store.create("b", b"other")
+
+
+@pytest.mark.parametrize(
+    ("there", "given"),
+    [
+        (b"first", b"other"),
+        (b"first", b"first, and more"),
+        (b"first", b"fir"),
+        (b"first", b""),
+        (bytes_of(PIECE + 9), bytes_of(PIECE + 8) + b"?"),
+    ],
+    ids=["equal length", "longer", "shorter", "empty", "last byte"],
+)
+async def test_uploading_other_bytes_is_a_conflict_and_changes_nothing(
+    store: Store, tmp_path: Path, there: bytes, given: bytes
+) -> None:
+    await store.upload("tasks/a", file_of(tmp_path, there))
+    with pytest.raises(Conflict) as caught:
+        await store.upload("tasks/a", file_of(tmp_path, given))
+    assert caught.value.key == "tasks/a"
+    assert await data_of(store, "tasks/a") == there
+
+
+async def test_other_bytes_in_parts_are_a_conflict(place: Place, tmp_path: Path) -> None:
+    store = in_parts(place)
+    await store.upload("a", file_of(tmp_path, bytes_of(IN_PARTS)))
+    await store.upload("a", file_of(tmp_path, bytes_of(IN_PARTS)))
+    with pytest.raises(Conflict):
+        await store.upload("a", file_of(tmp_path, bytes_of(IN_PARTS, seed=1)))
+    assert await data_of(store, "a") == bytes_of(IN_PARTS)
+
+
+async def test_sixteen_uploads_of_other_bytes_have_one_winner(place: Place, tmp_path: Path) -> None:
+    store = place.open()
+
+    async def upload(number: int) -> bool:
+        try:
+            await store.upload("contested", file_of(tmp_path, b"%d" % number, str(number)))
+        except Conflict:
+            return False
+        return True
+
+    won = await asyncio.gather(*(upload(number) for number in range(16)))
+    assert won.count(True) == 1
+    assert await data_of(store, "contested") == b"%d" % won.index(True)
+
+
+async def test_sixteen_uploads_of_equal_bytes_all_succeed(place: Place, tmp_path: Path) -> None:
+    store, file = place.open(), file_of(tmp_path, bytes_of(PART))
+    await asyncio.gather(*(store.upload("shared", file) for _ in range(16)))
+    assert await data_of(store, "shared") == bytes_of(PART)
+    assert await keys_of(store) == ["shared"]
+
+
+async def test_uploads_of_equal_parts_all_succeed(
+    s3_server: S3Server, place: Place, tmp_path: Path
+) -> None:
+    store, file = in_parts(place), file_of(tmp_path, bytes_of(PART + 1))
+    await asyncio.gather(*(store.upload("shared", file) for _ in range(4)))
+    assert await data_of(store, "shared") == bytes_of(PART + 1)
+    assert pending(s3_server) == []
+
+
+async def test_a_file_over_the_limit_is_refused(shared: Place, tmp_path: Path) -> None:
+    store = shared.open(max_upload_bytes=10)
+    await store.upload("fits", file_of(tmp_path, b"x" * 10))
+    with pytest.raises(Permanent) as caught:
+        await store.upload("too-large", file_of(tmp_path, b"x" * 11))
+    assert caught.value.reason == "object-too-large"
+    assert await keys_of(store) == ["fits"]
+
+
+async def test_a_file_that_is_not_there_makes_no_object(shared: Place, tmp_path: Path) -> None:
+    store = shared.open()
+    for path in (tmp_path / "not-there", tmp_path):
+        with pytest.raises(Transient) as caught:
+            await store.upload("a", path)
+        assert caught.value.reason == "local-file-failed"
+        assert "not-there" not in caught.value.message
+    assert await keys_of(store) == []
+
+
+@pytest.mark.parametrize("key", ["", "../a", "tasks//a", ".groundwire/a", "a" * 256])
+async def test_a_hostile_key_is_refused_for_files_too(
+    store: Store, tmp_path: Path, key: str
+) -> None:
+    file = file_of(tmp_path, b"1")
+    for call in (store.upload(key, file), store.download(key, tmp_path / "to")):
+        with pytest.raises(Permanent) as caught:
+            await call
+        assert caught.value.reason in ("key-unsafe", "key-too-long")
+    assert not (tmp_path / "to").exists()
+
+
+# Down
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_download_is_the_object_and_tells_its_hash(
+    store: Store, tmp_path: Path, size: int
+) -> None:
+    data = bytes_of(size)
+    await store.create("a", data)
+    to = tmp_path / "to"
+    to.mkdir()
+    assert await store.download("a", to / "a") == hashlib.sha256(data).hexdigest()
+    assert (to / "a").read_bytes() == data
+    assert names_in(to) == ["a"]
+
+
+async def test_a_download_replaces_the_file_that_was_there(store: Store, tmp_path: Path) -> None:
+    await store.create("a", b"new")
+    to = file_of(tmp_path, b"an older and longer file")
+    await store.download("a", to)
+    assert to.read_bytes() == b"new"
+
+
+async def test_a_download_of_what_is_not_there_is_none_and_leaves_the_file(
+    store: Store, tmp_path: Path
+) -> None:
+    to = tmp_path / "to"
+    to.mkdir()
+    assert await store.download("tasks/a", to / "new") is None
+    assert await store.download("tasks/a", file_of(to, b"kept", "old")) is None
+    assert names_in(to) == ["old"]
+    assert (to / "old").read_bytes() == b"kept"
+
+
+async def test_a_folder_that_is_not_there_is_this_machines_fault(
+    shared: Place, tmp_path: Path
+) -> None:
+    store = shared.open()
+    await store.create("a", b"1")
+    with pytest.raises(Transient) as caught:
+        await store.download("a", tmp_path / "no-folder" / "a")
+    assert caught.value.reason == "local-file-failed"
+    assert "no-folder" not in caught.value.message
+
+
+async def test_a_download_that_meets_swaps_is_of_one_object(shared: Place, tmp_path: Path) -> None:
+    """However it is raced, what is kept is one version and never a piece of each."""
+    store, size = shared.open(piece_bytes=PIECE), 20 * PIECE
+    etag = await store.swap("a", bytes([0]) * size, if_match=None)
+    done = asyncio.Event()
+
+    async def swaps() -> None:
+        tag = etag
+        for number in range(1, 6):
+            tag = await store.swap("a", bytes([number]) * size, if_match=tag)
+        done.set()
+
+    writing = asyncio.create_task(swaps())
+    while not done.is_set():
+        with suppress(Transient):  # it changed again and again
+            await store.download("a", tmp_path / "a")
+        if (tmp_path / "a").exists():
+            assert len(set((tmp_path / "a").read_bytes())) == 1
+    await writing
+    await store.download("a", tmp_path / "a")
+    assert set((tmp_path / "a").read_bytes()) == {5}
+
+
+# Memory
+
+
+@pytest.mark.parametrize("kind", ["directory", "s3"])
+async def test_a_large_file_goes_up_and_down_in_bounded_memory(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    kind: str,
+) -> None:
+    """200 MiB by another process, which tells how much its peak grew: S3 goes in 16 MiB parts."""
+    if kind == "s3":
+        server: S3Server = request.getfixturevalue("s3_server")
+        use_credentials(monkeypatch)
+        where = {"bucket": server.bucket, "prefix": "large", "endpoint": server.endpoint}
+    else:
+        where = {"path": str(tmp_path / "lake")}
+    size = 200 * MIB
+    file = tmp_path / "large"
+    with file.open("wb") as opened:
+        for number in range(size // MIB):
+            opened.write(bytes_of(MIB, number))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.contracts.file_mover", json.dumps(where), str(file),
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    said, _ = await process.communicate()
+    assert process.returncode == 0
+    equal, grown = said.decode().split()
+    assert equal == "equal"
+    assert int(grown) < 120 * MIB
+
+
+# Torn and lost
+
+
+@pytest.fixture
+async def lossy(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[S3Store, HttpProxy]]:
+    """A bucket behind a proxy that loses answers; files over 5 MiB go in parts."""
+    use_credentials(monkeypatch)
+
+    async def at_once(_: float) -> None:
+        return None
+
+    async with HttpProxy(s3_server.port) as proxy:
+        store = S3Store(
+            s3_server.bucket,
+            s3_server.new_prefix(),
+            endpoint=proxy.endpoint,
+            read_timeout_s=2.0,
+            single_bytes=PART,
+            part_bytes=PART,
+            piece_bytes=PIECE,
+            sleep=at_once,
+        )
+        yield store, proxy
+        store.close()
+
+
+EFFECT = [Verdict.LOSE_ANSWER, Verdict.FAIL_AFTER, Verdict.BUSY_AFTER, Verdict.STALL_AFTER]
+NO_EFFECT = [Verdict.LOSE_REQUEST, Verdict.FAIL_BEFORE, Verdict.RACE]
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not true():
+            await asyncio.sleep(0.0005)
+
+
+def asked(proxy: HttpProxy, method: str) -> int:
+    return [one for one, _ in proxy.requests].count(method)
+
+
+def pending(server: S3Server) -> list[str]:
+    """Keys of uploads that nobody ended."""
+    found = server.client().list_multipart_uploads(Bucket=server.bucket)
+    return [one["Key"] for one in found.get("Uploads", [])]
+
+
+@pytest.mark.parametrize("verdict", [*EFFECT, *NO_EFFECT, Verdict.DAMAGE])
+async def test_a_small_upload_whose_answer_or_request_was_lost_succeeds(
+    lossy: tuple[S3Store, HttpProxy], tmp_path: Path, verdict: Verdict
+) -> None:
+    store, proxy = lossy
+    proxy.plan("PUT", verdict)
+    await store.upload("a", file_of(tmp_path, b"ours"))
+    assert await data_of(store, "a") == b"ours"
+    assert asked(proxy, "PUT") == (1 if verdict in EFFECT else 2)
+
+
+@pytest.mark.parametrize("verdict", [*EFFECT, *NO_EFFECT])
+async def test_a_join_whose_answer_or_request_was_lost_succeeds(
+    lossy: tuple[S3Store, HttpProxy], s3_server: S3Server, tmp_path: Path, verdict: Verdict
+) -> None:
+    store, proxy = lossy
+    proxy.plan("POST", Verdict.PASS, verdict)
+    await store.upload("a", file_of(tmp_path, bytes_of(IN_PARTS)))
+    assert await data_of(store, "a") == bytes_of(IN_PARTS)
+    assert asked(proxy, "POST") == (2 if verdict in EFFECT else 3)
+    assert pending(s3_server) == []
+
+
+@pytest.mark.parametrize("verdict", [*EFFECT, *NO_EFFECT[:2], Verdict.DAMAGE])
+async def test_a_part_whose_answer_or_request_was_lost_is_sent_again(
+    lossy: tuple[S3Store, HttpProxy], s3_server: S3Server, tmp_path: Path, verdict: Verdict
+) -> None:
+    store, proxy = lossy
+    proxy.plan("PUT", Verdict.PASS, verdict)
+    await store.upload("a", file_of(tmp_path, bytes_of(IN_PARTS)))
+    assert await data_of(store, "a") == bytes_of(IN_PARTS)
+    assert asked(proxy, "PUT") == 4
+    assert pending(s3_server) == []
+
+
+@pytest.mark.parametrize("verdict", EFFECT)
+async def test_a_join_that_met_another_object_is_a_conflict_whatever_got_lost(
+    lossy: tuple[S3Store, HttpProxy], s3_server: S3Server, tmp_path: Path, verdict: Verdict
+) -> None:
+    """The other one appears while our first part is on its way."""
+    store, proxy = lossy
+    proxy.plan("POST", Verdict.PASS, verdict)
+    proxy.plan("PUT", Verdict.STALL)
+    upload = asyncio.create_task(store.upload("a", file_of(tmp_path, bytes_of(IN_PARTS))))
+    await until(lambda: asked(proxy, "PUT") > 0)
+    intrude = partial(s3_server.client().put_object, Bucket=s3_server.bucket, Body=b"theirs")
+    (place,) = pending(s3_server)
+    await asyncio.to_thread(lambda: intrude(Key=place))
+    with pytest.raises(Conflict):
+        await upload
+    assert await data_of(store, "a") == b"theirs"
+    assert pending(s3_server) == []
+
+
+async def test_an_upload_that_is_torn_leaves_nothing(
+    lossy: tuple[S3Store, HttpProxy], s3_server: S3Server, tmp_path: Path
+) -> None:
+    store, proxy = lossy
+    proxy.plan("PUT", Verdict.PASS, *[Verdict.LOSE_REQUEST] * 99)
+    with pytest.raises(Transient) as caught:
+        await store.upload("a", file_of(tmp_path, bytes_of(IN_PARTS)))
+    assert caught.value.reason == "store-disconnected"
+    assert asked(proxy, "DELETE") == 1
+    assert await keys_of(store) == []
+    assert pending(s3_server) == []
+    proxy.plan("PUT")
+    await store.upload("a", file_of(tmp_path, bytes_of(IN_PARTS)))
+    assert await data_of(store, "a") == bytes_of(IN_PARTS)
+
+
+async def test_nobody_sees_a_part(
+    lossy: tuple[S3Store, HttpProxy], s3_server: S3Server, tmp_path: Path
+) -> None:
+    """While the last part is on its way, the others are there and the object is not."""
+    store, proxy = lossy
+    proxy.plan("PUT", Verdict.PASS, Verdict.PASS, Verdict.STALL)
+    upload = asyncio.create_task(store.upload("a", file_of(tmp_path, bytes_of(IN_PARTS))))
+    await until(lambda: asked(proxy, "PUT") >= 3)
+    assert await store.read("a") is None
+    assert await keys_of(store) == []
+    await upload
+    assert await data_of(store, "a") == bytes_of(IN_PARTS)
+
+
+async def test_a_cancelled_upload_is_aborted(
+    lossy: tuple[S3Store, HttpProxy], s3_server: S3Server, tmp_path: Path
+) -> None:
+    store, proxy = lossy
+    proxy.plan("PUT", *[Verdict.STALL] * 9)
+    upload = asyncio.create_task(store.upload("a", file_of(tmp_path, bytes_of(IN_PARTS))))
+    await until(lambda: asked(proxy, "PUT") > 0)
+    upload.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await upload
+    assert pending(s3_server) == []
+
+
+@pytest.mark.parametrize("verdict", [Verdict.LOSE_ANSWER, Verdict.FAIL_BEFORE, Verdict.CUT_ANSWER])
+async def test_a_piece_whose_answer_was_lost_is_asked_again(
+    lossy: tuple[S3Store, HttpProxy], tmp_path: Path, verdict: Verdict
+) -> None:
+    store, proxy = lossy
+    data = bytes_of(2 * PIECE + 5)
+    await store.create("a", data)
+    proxy.plan("GET", Verdict.PASS, verdict)
+    digest = await store.download("a", tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == data
+    assert digest == hashlib.sha256(data).hexdigest()
+    assert asked(proxy, "GET") == 4
+
+
+async def test_a_download_that_breaks_off_leaves_the_file_as_it_was(
+    lossy: tuple[S3Store, HttpProxy], tmp_path: Path
+) -> None:
+    store, proxy = lossy
+    await store.create("a", bytes_of(PIECE + 100))
+    to = tmp_path / "to"
+    to.mkdir()
+    old = file_of(to, b"old")
+    proxy.plan("GET", Verdict.PASS, *[Verdict.CUT_ANSWER] * 9)
+    with pytest.raises(Transient):
+        await store.download("a", old)
+    assert names_in(to) == [old.name]
+    assert old.read_bytes() == b"old"
+
+
+async def test_a_copy_that_breaks_off_leaves_nothing_in_the_lake(tmp_path: Path) -> None:
+    """The file shrinks while it is copied: what it was first said to be is never seen."""
+    lake, file = DirectoryStore(tmp_path / "lake"), tmp_path / "file"
+    with file.open("wb") as opened:
+        opened.truncate(300 * MIB)
+    upload = asyncio.create_task(lake.upload("tasks/a", file))
+    spares = tmp_path / "lake" / ".groundwire"
+    await until(lambda: bool(list(spares.glob("*.spare"))))
+    os.truncate(file, 10)
+    with pytest.raises(Transient) as caught:
+        await upload
+    assert caught.value.reason == "local-file-changed"
+    assert await keys_of(lake) == []
+    assert list(spares.glob("*.spare")) == []
+
+
+async def test_what_a_killed_upload_left_is_removed_by_the_next_process(tmp_path: Path) -> None:
+    await DirectoryStore(tmp_path).create("a", b"1")
+    left = file_of(tmp_path / ".groundwire", b"half", "0123.spare")
+    await DirectoryStore(tmp_path).create("b", b"1")
+    assert not left.exists()
+
+
+async def test_a_copy_in_the_making_is_not_removed(tmp_path: Path) -> None:
+    first = DirectoryStore(tmp_path / "lake")
+    await first.create("warm", b"1")
+    file = tmp_path / "file"
+    with file.open("wb") as opened:
+        opened.truncate(300 * MIB)
+    upload = asyncio.create_task(first.upload("a", file))
+    await until(lambda: bool(list((tmp_path / "lake" / ".groundwire").glob("*.spare"))))
+    await DirectoryStore(tmp_path / "lake").create("b", b"1")
+    await upload
+    assert sorted(await keys_of(first)) == ["a", "b", "warm"]
+
+
+async def test_the_fake_catches_an_upload_of_what_is_swapped(tmp_path: Path) -> None:
+    fake = FakeStore()
+    await fake.swap("a", b"1", if_match=None)
+    with pytest.raises(AssertionError):
+        await fake.upload("a", file_of(tmp_path, b"1"))
