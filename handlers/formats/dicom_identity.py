@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Iterator
 
 from pydicom import Dataset, dcmwrite
+from pydicom.charset import convert_encodings
+from pydicom.config import IGNORE
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import FileMetaDataset
-from pydicom.dataelem import DataElement
 from pydicom.uid import UID, generate_uid
+from pydicom.valuerep import PersonName
+from pydicom.values import convert_value
 
 MANUFACTURER = "Groundwire"
 MODEL = "Groundwire"
@@ -32,27 +38,31 @@ _REQUIRED = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex",
     "StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber",
 )  # fmt: skip
-# What tells patients and studies apart or how they were de-identified.
-_OPTIONAL = (
-    "IssuerOfPatientID", "TypeOfPatientID", "PatientIdentityRemoved", "DeidentificationMethod",
-    "DeidentificationMethodCodeSequence", "IssuerOfAccessionNumberSequence",
-)  # fmt: skip
+# What tells patients apart, or that they are not to be told.
+_OPTIONAL = ("IssuerOfPatientID", "PatientIdentityRemoved", "DeidentificationMethod")
+_METHODS = "DeidentificationMethodCodeSequence"
+_CODE = ("CodeValue", "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning")
+
 _DATES = (
     ("ContentDate", "ContentTime"),
     ("SeriesDate", "SeriesTime"),
     ("AcquisitionDate", "AcquisitionTime"),
     ("StudyDate", "StudyTime"),
 )
+_DATE = re.compile(r"\d{8}", re.ASCII)
+_TIME = re.compile(r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?", re.ASCII)
 
 
 def identify(target: Dataset, source: Dataset) -> None:
     """Makes ``target`` an object of the same patient and study as ``source``."""
     target.SpecificCharacterSet = "ISO_IR 192"
     for keyword in _REQUIRED:
-        setattr(target, keyword, _text(source.get(keyword)))
+        _set(target, keyword, _text(source, keyword))
     for keyword in _OPTIONAL:
         if keyword in source:
-            setattr(target, keyword, source[keyword].value)
+            _set(target, keyword, _text(source, keyword))
+    if source.get(_METHODS):
+        _set(target, _METHODS, [_code(item) for item in source[_METHODS].value])
     target.StudyInstanceUID = source.StudyInstanceUID
     target.Manufacturer, target.ManufacturerModelName = MANUFACTURER, MODEL
     target.DeviceSerialNumber = DEVICE_SERIAL_NUMBER
@@ -62,8 +72,9 @@ def identify(target: Dataset, source: Dataset) -> None:
 def when(source: Dataset) -> tuple[str, str]:
     """Date and time of the series' content, the nearest that it tells; of 1900 if it tells none."""
     for date, time in _DATES:
-        if source.get(date):
-            return str(source.get(date)), str(source.get(time) or UNKNOWN_TIME)
+        if _DATE.fullmatch(_text(source, date)):
+            told = _text(source, time)
+            return _text(source, date), told if _TIME.fullmatch(told) else UNKNOWN_TIME
     return UNKNOWN_DATE, UNKNOWN_TIME
 
 
@@ -121,6 +132,37 @@ def _written(dataset: Dataset) -> bytes:
     return buffer.getvalue()
 
 
-def _text(value: object) -> str:
-    """Of a name, date or text; of several values where one is allowed, all."""
-    return "" if value is None else str(value)
+def _text(source: Dataset, keyword: str) -> str:
+    """A text of the series, several values as one; empty where it has none. Not by pydicom's own
+    access: that warns of what breaks a rule, and quotes it."""
+    item = source.get_item(keyword)
+    if item is None or item.value is None:
+        return ""
+    if not isinstance(item, RawDataElement):
+        value = item.value
+    else:
+        value = convert_value(_vr(keyword), item, convert_encodings(_character_sets(source)))
+    values = [value] if isinstance(value, str | PersonName) else list(value)
+    return "\\".join(str(each) for each in values).strip(" \0")
+
+
+def _character_sets(source: Dataset) -> list[str]:
+    told = source.get("SpecificCharacterSet") or []
+    return [told] if isinstance(told, str) else list(told)
+
+
+def _code(item: Dataset) -> Dataset:
+    code = Dataset()
+    for keyword in _CODE:
+        if keyword in item:
+            _set(code, keyword, _text(item, keyword))
+    return code
+
+
+def _set(target: Dataset, keyword: str, value: object) -> None:
+    """Sets what the series has even where it breaks a rule: a warning would quote it."""
+    target.add(DataElement(keyword, _vr(keyword), value, validation_mode=IGNORE))
+
+
+def _vr(keyword: str) -> str:
+    return dictionary_VR(keyword)

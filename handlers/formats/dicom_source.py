@@ -7,18 +7,23 @@ placed by that slice, and a slice that its grid would put elsewhere is refused.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
 from consumer.errors import Refused
+from consumer.model import LabelCount
 from handlers.formats.grid import Grid
-from handlers.formats.label_map import LabelMap
+from handlers.formats.label_map import LabelMap, count_labels
 
 MAX_OFF_GRID = 0.5  # voxels: beyond, a slice is nearer to its neighbour's place than to its own
+
+_IDENTIFIERS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 
 
 class SourceSeries(Protocol):
@@ -69,17 +74,38 @@ def check_same_grid(label_map: LabelMap, series: SourceSeries) -> None:
         raise Refused("no-frame-of-reference", "the series has no frame of reference")
 
 
+def drawn_segments(
+    label_map: LabelMap, segments: Sequence[LabelCount]
+) -> tuple[LabelCount, ...]:
+    """The segments that occur, ascending, with their true voxel counts.
+
+    Raises ``Refused`` (``mask-unknown-label``) for voxels that no segment names.
+    """
+    named = {segment.value: segment for segment in segments}
+    counts = count_labels(label_map, ())
+    unknown = [count for count in counts if count.value not in named]
+    if unknown:
+        first = unknown[0]
+        raise Refused(
+            "mask-unknown-label",
+            f"{len(unknown)} values are no segment's, the first {first.value} ({first.voxels} voxels)",
+        )
+    return tuple(msgspec.structs.replace(named[c.value], voxels=c.voxels) for c in counts)
+
+
 def slices_of(series: SourceSeries) -> tuple[Slice, ...]:
     """The series' slices in the order of k.
 
-    Raises ``Refused`` (``series-off-grid``) where a slice's own header puts it more than half a
-    voxel from its place in the grid.
+    Raises ``Refused``: ``series-off-grid`` where a slice's own header puts it more than half a
+    voxel from its place in the grid, ``series-unidentified`` where images have no identifiers of
+    their own.
     """
+    images = series.datasets  # may be read anew each time
     if series.frames:
-        image = series.datasets[0]
-        slices = tuple(_frame(image, frame) for frame in series.frames)
+        slices = tuple(_frame(images[0], frame, frame + 1) for frame in series.frames)
     else:
-        slices = tuple(_slice(image, None, image, image, image) for image in series.datasets)
+        slices = tuple(_frame(image, 0, None) for image in images)
+    _check_identified(images)
     count = series.grid.shape[2]
     if len(slices) != count:
         raise Refused("series-off-grid", f"{len(slices)} images for {count} slices")
@@ -87,14 +113,43 @@ def slices_of(series: SourceSeries) -> tuple[Slice, ...]:
     return slices
 
 
-def _frame(image: Dataset, frame: int) -> Slice:
+def images_of(slices: Sequence[Slice]) -> list[Dataset]:
+    """Each image of the slices once."""
+    return list({str(s.image.SOPInstanceUID): s.image for s in slices}.values())
+
+
+def reference(image: Dataset, frames: Sequence[int | None] = ()) -> Dataset:
+    """An item that refers to an image (PS3.3 table 10-3): to frames of it, where they are told."""
+    item = Dataset()
+    item.ReferencedSOPClassUID = image.SOPClassUID
+    item.ReferencedSOPInstanceUID = image.SOPInstanceUID
+    numbers = [frame for frame in frames if frame is not None]
+    if numbers:
+        item.ReferencedFrameNumber = numbers
+    return item
+
+
+def _check_identified(images: Sequence[Dataset]) -> None:
+    for number, image in enumerate(images):
+        missing = [keyword for keyword in _IDENTIFIERS if not image.get(keyword)]
+        if missing:
+            raise Refused("series-unidentified", f"image {number} has no {missing[0]}")
+    if len({str(image.SOPInstanceUID) for image in images}) < len(images):
+        raise Refused("series-unidentified", "several images have one SOPInstanceUID")
+
+
+def _frame(image: Dataset, frame: int, number: int | None) -> Slice:
+    """A frame, from 0, of an image that describes its frames in functional groups; or an image
+    that describes itself."""
+    if "PerFrameFunctionalGroupsSequence" not in image:
+        return _slice(image, number, image, image, image)
     shared = image.SharedFunctionalGroupsSequence[0]
     own = image.PerFrameFunctionalGroupsSequence[frame]
     position, orientation, measures = (
         (own if name in own else shared)[name].value[0]
         for name in ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
     )
-    return _slice(image, frame + 1, position, orientation, measures)
+    return _slice(image, number, position, orientation, measures)
 
 
 def _slice(

@@ -17,7 +17,15 @@ from consumer.errors import Refused
 from consumer.model import LabelCount
 from handlers.formats import dicom_identity as identity
 from handlers.formats.contours import trace
-from handlers.formats.dicom_source import Slice, SourceSeries, check_same_grid, slices_of
+from handlers.formats.dicom_source import (
+    Slice,
+    SourceSeries,
+    check_same_grid,
+    drawn_segments,
+    images_of,
+    reference,
+    slices_of,
+)
 from handlers.formats.label_map import LabelMap
 from handlers.formats.segment_names import segment_colour, segment_names
 
@@ -34,23 +42,22 @@ def write_rtstruct(
     label_map: LabelMap, segments: Sequence[LabelCount], series: SourceSeries
 ) -> bytes:
     """The file: the same bytes for the same input. ROI numbers count from 1 in the order of
-    ``segments``; those without voxels are left out.
+    voxel values; segments without voxels are left out.
 
     Contours are in patient coordinates (LPS, millimetres) within the planes of the series' own
-    slices, holes by `contours.trace`. Readers fill slices of any orientation by the referenced
-    images; some know axial ones only (plastimatch), and fill nothing in others.
+    slices, of any orientation, holes as `contours.trace` has them.
 
     Raises ``Refused``: ``mask-off-grid``, ``no-frame-of-reference`` and ``series-off-grid`` by
-    `dicom_source`; ``rtstruct-empty``; ``rtstruct-too-many-points``.
+    `dicom_source`, as is ``mask-unknown-label``; ``rtstruct-empty``; ``rtstruct-too-many-points``.
     """
     check_same_grid(label_map, series)
-    drawn = [segment for segment in segments if segment.voxels]
+    drawn = drawn_segments(label_map, segments)
     if not drawn:
         raise Refused("rtstruct-empty", "no voxel is labelled, and RTSTRUCT cannot say so")
     slices = slices_of(series)
     contours = _contours(label_map, [segment.value for segment in drawn], slices)
-    dataset = _header(series)
-    dataset.ReferencedFrameOfReferenceSequence = [_referenced(series, slices)]
+    dataset = _header(slices[0].image, series.frame_of_reference)
+    dataset.ReferencedFrameOfReferenceSequence = [_referenced(slices, series.frame_of_reference)]
     dataset.StructureSetROISequence = []
     dataset.ROIContourSequence = []
     dataset.RTROIObservationsSequence = []
@@ -87,8 +94,7 @@ def _occurring(plane: NDArray[np.unsignedinteger], values: Sequence[int]) -> Ite
     return (value for value in values if value in present)
 
 
-def _header(series: SourceSeries) -> Dataset:
-    source = series.datasets[0]
+def _header(source: Dataset, frame_of_reference: str) -> Dataset:
     series_uid, instance_uid, _ = identity.PLACEHOLDERS
     d = Dataset()
     d.file_meta = identity.file_meta(RTStructureSetStorage, ImplicitVRLittleEndian)
@@ -96,41 +102,27 @@ def _header(series: SourceSeries) -> Dataset:
     d.SOPClassUID, d.SOPInstanceUID = RTStructureSetStorage, instance_uid
     d.Modality, d.SeriesInstanceUID = "RTSTRUCT", series_uid
     d.SeriesNumber, d.InstanceNumber, d.OperatorsName = SERIES_NUMBER, 1, ""
-    d.FrameOfReferenceUID = series.frame_of_reference
-    d.PositionReferenceIndicator = str(source.get("PositionReferenceIndicator") or "")
-    d.StructureSetLabel = "Groundwire"
-    d.StructureSetDate, d.StructureSetTime = identity.when(source)
-    d.SeriesDate, d.SeriesTime = identity.when(source)
+    d.FrameOfReferenceUID, d.PositionReferenceIndicator = frame_of_reference, ""
+    d.StructureSetLabel = identity.MANUFACTURER
+    d.StructureSetDate, d.StructureSetTime = d.SeriesDate, d.SeriesTime = identity.when(source)
     d.ApprovalStatus = "UNAPPROVED"
     return d
 
 
-def _referenced(series: SourceSeries, slices: Sequence[Slice]) -> Dataset:
+def _referenced(slices: Sequence[Slice], frame_of_reference: str) -> Dataset:
     """Frame of reference, study, series and every image of it (PS3.3 C.8.8.5)."""
-    source = series.datasets[0]
+    source = slices[0].image
     images = Dataset()
     images.SeriesInstanceUID = source.SeriesInstanceUID
-    frames = slices if series.frames else ()
-    images.ContourImageSequence = [
-        _image(image, [s.frame for s in frames]) for image in series.datasets
-    ]
+    images.ContourImageSequence = [reference(image) for image in images_of(slices)]
     study = Dataset()
     study.ReferencedSOPClassUID = _DETACHED_STUDY
     study.ReferencedSOPInstanceUID = source.StudyInstanceUID
     study.RTReferencedSeriesSequence = [images]
     frame = Dataset()
-    frame.FrameOfReferenceUID = series.frame_of_reference
+    frame.FrameOfReferenceUID = frame_of_reference
     frame.RTReferencedStudySequence = [study]
     return frame
-
-
-def _image(image: Dataset, frames: Sequence[int | None]) -> Dataset:
-    reference = Dataset()
-    reference.ReferencedSOPClassUID = image.SOPClassUID
-    reference.ReferencedSOPInstanceUID = image.SOPInstanceUID
-    if frames:
-        reference.ReferencedFrameNumber = frames[0] if len(frames) == 1 else list(frames)
-    return reference
 
 
 def _roi(number: int, name: str, frame_of_reference: str) -> Dataset:
@@ -153,8 +145,7 @@ def _drawing(number: int, contours: Contours, slices: Sequence[Slice]) -> Datase
 
 def _contour(order: int, points: NDArray[np.float64], image: Slice) -> Dataset:
     contour = Dataset()
-    frames = [] if image.frame is None else [image.frame]
-    contour.ContourImageSequence = [_image(image.image, frames)]
+    contour.ContourImageSequence = [reference(image.image, [image.frame])]
     contour.ContourGeometricType = "CLOSED_PLANAR"
     contour.NumberOfContourPoints = len(points)
     contour.ContourNumber = order

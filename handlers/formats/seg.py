@@ -1,0 +1,206 @@
+"""A label map as DICOM SEG (PS3.3 A.51) on the slices of its series, by highdicom.
+
+highdicom is shown stand-ins for the images, with nothing in them but where they lie: it logs odd
+patient names, and trusts headers that are often wrong (SpacingBetweenSlices). What the object
+refers to, whose it is and when it was made are set afterwards; nothing that highdicom takes from
+the clock or from chance remains, so the same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from highdicom.color import CIELabColor
+from highdicom.seg import SegmentDescription, Segmentation, SegmentationTypeValues
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, RLELossless
+from pydicom.valuerep import format_number_as_ds
+
+from consumer.errors import Refused
+from consumer.model import LabelCount
+from handlers.formats import dicom_identity as identity
+from handlers.formats.dicom_source import (
+    Slice,
+    SourceSeries,
+    check_same_grid,
+    drawn_segments,
+    images_of,
+    reference,
+    slices_of,
+)
+from handlers.formats.label_map import LabelMap, smallest_type
+from handlers.formats.segment_names import dicom_text, segment_colour, segment_names
+
+MAX_SEGMENTS = 1000  # each is compared with each slice
+MAX_BYTES = 1 << 30  # of pixels
+MAX_NUMBER = 2**16 - 1  # of a segment
+SERIES_NUMBER = 9001
+
+_TYPES = {False: SegmentationTypeValues.BINARY, True: SegmentationTypeValues.LABELMAP}
+_STAND_IN = "1.2.3.4"
+_WHO = (
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber",
+    "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName",
+)  # fmt: skip
+
+Pixels = NDArray[Any]
+
+
+def write_seg(
+    label_map: LabelMap,
+    segments: Sequence[LabelCount],
+    series: SourceSeries,
+    *,
+    labelmap: bool = False,
+) -> bytes:
+    """The file: the same bytes for the same input. One BINARY segment a value, without its empty
+    slices; or, if ``labelmap``, one LABELMAP frame a slice, compressed by RLE.
+
+    A segment's number is its voxel value where the values are 1, 2, ... n (in a LABELMAP: always);
+    else numbers count from 1 in the order of values. Its description tells the value, its label is
+    `segment_names`'. Each is coded as a tissue, drawn by hand: which, the label alone says.
+
+    Raises ``Refused``: ``mask-off-grid``, ``no-frame-of-reference``, ``series-off-grid`` and
+    ``mask-unknown-label`` by `dicom_source`; ``seg-empty``; ``seg-too-large`` and
+    ``seg-too-many-segments`` beyond the limits.
+    """
+    check_same_grid(label_map, series)
+    drawn = drawn_segments(label_map, segments)
+    if not drawn:
+        raise Refused("seg-empty", "no voxel is labelled, and a SEG has at least one segment")
+    numbers = _numbers([segment.value for segment in drawn], labelmap)
+    slices = slices_of(series)
+    pixels = _pixels(label_map, [segment.value for segment in drawn], numbers)
+    _check_size(pixels, len(drawn), labelmap=labelmap)
+    seg = Segmentation(
+        source_images=[_stand_in(k, image, series) for k, image in enumerate(slices)],
+        pixel_array=pixels,
+        segmentation_type=_TYPES[labelmap],
+        segment_descriptions=_descriptions(drawn, numbers, slices[0].image),
+        transfer_syntax_uid=RLELossless if labelmap else ExplicitVRLittleEndian,
+        series_instance_uid=identity.PLACEHOLDERS[0],
+        sop_instance_uid=identity.PLACEHOLDERS[1],
+        series_number=SERIES_NUMBER,
+        instance_number=1,
+        manufacturer=identity.MANUFACTURER,
+        manufacturer_model_name=identity.MODEL,
+        software_versions=identity.SOFTWARE_VERSION,
+        device_serial_number=identity.DEVICE_SERIAL_NUMBER,
+        content_label="SEGMENTATION",
+    )
+    _refer(seg, slices)
+    _identify(seg, slices[0].image)
+    return identity.sealed(seg)
+
+
+def _numbers(values: Sequence[int], labelmap: bool) -> list[int]:
+    """The segment numbers of ascending voxel values."""
+    if len(values) > MAX_SEGMENTS:
+        count = len(values)
+        raise Refused("seg-too-many-segments", f"{count} segments, {MAX_SEGMENTS} are the most")
+    if labelmap and values[-1] <= MAX_NUMBER:
+        return list(values)
+    return list(range(1, len(values) + 1))
+
+
+def _pixels(label_map: LabelMap, values: Sequence[int], numbers: Sequence[int]) -> Pixels:
+    """(slice, row, column) segment numbers: highdicom's first axis is the frame's."""
+    array = label_map.array.transpose(2, 1, 0)
+    if list(values) == list(numbers):
+        return array
+    renumbered = np.zeros(array.shape, smallest_type(max(numbers)))
+    for k, plane in enumerate(array):
+        drawn = plane > 0
+        places = np.searchsorted(np.asarray(values), plane[drawn])
+        renumbered[k][drawn] = np.asarray(numbers)[places]
+    return renumbered
+
+
+def _check_size(pixels: Pixels, segments: int, *, labelmap: bool) -> None:
+    """Raises ``Refused`` if the pixels may be more than `MAX_BYTES` before compression."""
+    frames, rows, columns = pixels.shape
+    if labelmap:
+        size = pixels.nbytes
+    else:
+        drawn = sum(np.unique(plane[plane > 0]).size for plane in pixels)
+        size = drawn * rows * columns // 8
+    if size > MAX_BYTES:
+        what = f"{segments} segments on {frames} slices of {columns} x {rows}"
+        raise Refused("seg-too-large", f"{what} are {size} bytes, {MAX_BYTES} are the most")
+
+
+def _descriptions(
+    segments: Sequence[LabelCount], numbers: Sequence[int], image: Dataset
+) -> list[SegmentDescription]:
+    described = []
+    names = segment_names(segments)
+    for segment, number, name in zip(segments, numbers, names, strict=True):
+        tracked = dicom_text(segment.feature or "") or f"value {segment.value}"
+        item = SegmentDescription(
+            segment_number=number,
+            segment_label=name,
+            segmented_property_category=codes.SCT.Tissue,
+            segmented_property_type=codes.SCT.Tissue,
+            algorithm_type="MANUAL",
+            tracking_id=tracked,
+            tracking_uid=identity.lasting_uid(str(image.SeriesInstanceUID), tracked, name),
+            display_color=CIELabColor.from_rgb(*segment_colour(number)),
+        )
+        item.SegmentDescription = f"voxel value {segment.value}"
+        described.append(item)
+    return described
+
+
+def _stand_in(k: int, place: Slice, series: SourceSeries) -> Dataset:
+    """A header that says where the slice lies; all slices have the first one's orientation and
+    spacing to the last digit, which `slices_of` has found to be so within the grid's precision."""
+    columns, rows, _ = series.grid.shape
+    d = Dataset()
+    d.SOPClassUID, d.SOPInstanceUID = MRImageStorage, f"{_STAND_IN}.{k + 1}"
+    d.StudyInstanceUID, d.SeriesInstanceUID = f"{_STAND_IN}.0.1", f"{_STAND_IN}.0.2"
+    d.FrameOfReferenceUID, d.PositionReferenceIndicator = series.frame_of_reference, ""
+    d.Modality, d.Rows, d.Columns = "MR", rows, columns
+    d.ImagePositionPatient = [_decimal(value) for value in place.position]
+    d.ImageOrientationPatient = [_decimal(value) for value in place.orientation]
+    d.PixelSpacing = [_decimal(value) for value in place.spacing]
+    d.SliceThickness = d.SpacingBetweenSlices = _decimal(series.pitch_mm)
+    for keyword in _WHO:
+        setattr(d, keyword, "")
+    return d
+
+
+def _refer(seg: Segmentation, slices: Sequence[Slice]) -> None:
+    """The images themselves in place of their stand-ins."""
+    items = [
+        frame.DerivationImageSequence[0].SourceImageSequence[0]
+        for frame in seg.PerFrameFunctionalGroupsSequence
+    ]
+    for item in {id(item): item for item in items}.values():  # frames of one slice share theirs
+        k = int(item.ReferencedSOPInstanceUID.rsplit(".", 1)[1]) - 1
+        item.update(reference(slices[k].image, [slices[k].frame]))
+    seg.SourceImageSequence = [reference(image) for image in images_of(slices)]
+    referenced = Dataset()
+    referenced.SeriesInstanceUID = slices[0].image.SeriesInstanceUID
+    referenced.ReferencedInstanceSequence = [reference(image) for image in images_of(slices)]
+    seg.ReferencedSeriesSequence = [referenced]
+
+
+def _identify(seg: Segmentation, source: Dataset) -> None:
+    identity.identify(seg, source)
+    seg.ContentDate, seg.ContentTime = seg.SeriesDate, seg.SeriesTime = identity.when(source)
+    del seg.InstanceCreationDate, seg.InstanceCreationTime
+    for equipment in seg.ContributingEquipmentSequence:  # highdicom itself
+        del equipment.ContributionDateTime
+    dimensions = identity.PLACEHOLDERS[2]
+    for item in (*seg.DimensionOrganizationSequence, *seg.DimensionIndexSequence):
+        item.DimensionOrganizationUID = dimensions
+    meta = identity.file_meta(seg.SOPClassUID, seg.file_meta.TransferSyntaxUID)
+    seg.file_meta = meta
+
+
+def _decimal(value: float) -> str:
+    return format_number_as_ds(value)
