@@ -45,7 +45,7 @@ class SeriesMaker:
             path, own = paths.get(number), segments[number]
             place: JsonPath = (*at, number) if at else ()
             has_mask = bool(path and self._variant.series(own))
-            slot = self._variant.slot(place, has_mask=has_mask)
+            slot: JsonPath = (*place, "segmentations") if place else ()
             name = self._names[number] if number < known else None
             mask = Mask(reference=json.dumps([version.storage, path]), kind="nifti", slot=slot)
             made.append(

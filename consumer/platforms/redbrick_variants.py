@@ -34,19 +34,14 @@ class Variant:
         }
 
     def series(self, labels: Collection[Any]) -> dict[str, Any]:
-        """What a series with a mask says before its segments are known; nothing when the mask is
-        to be split but none of ``labels`` is in it."""
-        if self.masks != "instance" and not labels:
-            return {}
-        named = [None] if self.masks == "semantic" else None
-        return {"segmentations": named, "segmentMap": {}, **self.flags(has_mask=True)}
-
-    def slot(self, series: JsonPath, *, has_mask: bool) -> JsonPath:
-        """Where the document names a series' mask or, of binary ones, the list of them."""
-        if not series:
-            return ()
-        listed = (0,) if has_mask and self.masks == "semantic" else ()
-        return (*series, "segmentations", *listed)
+        """What a series with a mask says before its segments are known: where a list stands, the
+        files' names are to be a list, even of one. Nothing when the mask is to be split but none
+        of ``labels`` is in it."""
+        if self.masks == "instance":
+            return {"segmentations": None, "segmentMap": {}, **self.flags(has_mask=True)}
+        return (
+            {"segmentations": [], "segmentMap": {}, **self.flags(has_mask=True)} if labels else {}
+        )
 
     def segment_slot(self, series: JsonPath, instance: int) -> JsonPath:
         """Where the document names the file that an instance is in. Of semantic masks the vendor

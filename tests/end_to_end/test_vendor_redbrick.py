@@ -234,7 +234,8 @@ def filled(snapshot: TaskSnapshot, files: Mapping[str, bytes], masks: Masks) -> 
         for mask in series.masks:
             label_map = read_label_map(files[json.loads(mask.reference)[1]])
             drawn = [segment.value for segment, _ in binary(label_map, series.segments)]
-            name(series.slot, ["named"] * len(drawn) if masks == "binary" else "named")
+            several = {"instance": "named", "semantic": ["named"], "binary": ["named"] * len(drawn)}
+            name(series.slot, several[masks])
             for segment in series.segments:
                 if masks != "binary" or segment.value in drawn:
                     name(segment.slot, "named")

@@ -48,12 +48,14 @@ async def test_a_mask_of_instances_is_named_once_and_at_each_of_them() -> None:
     assert [s.slot for s in series.segments] == [
         (*AT, "segmentMap", str(value), "mask") for value in (1, 2, 5)
     ]
+    assert document["segmentations"] is None
     assert flags(document) == (False, False, False)
     assert document["segmentMap"]["2"]["overlappingGroups"] == [9]
 
 
 async def test_masks_of_one_instance_are_listed_and_named_at_each_of_them() -> None:
     series, document = the_series(await a_task(masks="binary"))
+    assert document["segmentations"] == []
     assert series.slot == (*AT, "segmentations")
     assert [s.slot for s in series.segments] == [
         (*AT, "segmentMap", str(value), "mask") for value in (1, 2, 5)
@@ -64,8 +66,8 @@ async def test_masks_of_one_instance_are_listed_and_named_at_each_of_them() -> N
 
 async def test_a_mask_of_classes_is_a_list_of_one_with_an_entry_for_each_class() -> None:
     series, document = the_series(await a_task(masks="semantic"))
-    assert document["segmentations"] == [None]
-    assert series.slot == (*AT, "segmentations", 0)
+    assert document["segmentations"] == []
+    assert series.slot == (*AT, "segmentations")
     assert {s.slot for s in series.segments} == {()}
     assert flags(document) == (False, True, False)
     assert {key: one["category"] for key, one in document["segmentMap"].items()} == {
@@ -108,6 +110,6 @@ async def test_masks_of_each_annotator_are_named_in_their_own_series() -> None:
         simulator.label(task_id, [Drawing(0, INSTANCES)], by=person)
     task = await snapshot(simulator, task_id, masks="semantic")
     slots = [label.series[0].slot for label in task.labels]
-    assert slots == [("consensusTasks", n, "series", 0, "segmentations", 0) for n in (0, 1)]
+    assert slots == [("consensusTasks", n, "series", 0, "segmentations") for n in (0, 1)]
     told = [one["series"][0]["segmentMap"].keys() for one in task.document["consensusTasks"]]
     assert told == [{"1", "2"}, {"1", "2"}]
