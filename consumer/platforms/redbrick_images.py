@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from consumer.download import Downloader
@@ -24,17 +23,17 @@ DOWNLOADS = 4  # of one source at a time
 Presign = Callable[[str, Sequence[str]], Awaitable[list[str | None]]]
 
 
-@dataclass(slots=True)
 class _Budget:
-    """What a series may still take, in bytes; files on their way may each take all of it."""
+    """What the files of a series may still take together, in bytes."""
 
-    total: int
-    left: int
+    def __init__(self, total: int) -> None:
+        self._total = self._left = total
 
     def spend(self, size: int) -> None:
-        self.left -= size
-        if self.left < 0:
-            raise Permanent("images-too-large", f"more than {self.total} bytes in one series")
+        """Raises ``Permanent`` when it is more than is left."""
+        self._left -= size
+        if self._left < 0:
+            raise Permanent("images-too-large", f"more than {self._total} bytes in one series")
 
 
 class ImageSaver:
@@ -53,7 +52,7 @@ class ImageSaver:
             raise Permanent(
                 "images-too-many", f"{len(images)} files in one series; the limit is {MAX_FILES}"
             )
-        budget = _Budget(self._max_bytes, self._max_bytes)
+        budget = _Budget(self._max_bytes)
         saved: list[SavedImage] = []
         for start in range(0, len(images), BATCH):
             batch = images[start : start + BATCH]
@@ -73,13 +72,12 @@ class ImageSaver:
     async def _one(self, image: Image, url: str, path: Path, budget: _Budget) -> SavedImage:
         async with self._gate:
             try:
-                sha256, size = await self._downloader.save(url, path, max_bytes=budget.left)
+                sha256, size = await self._downloader.save(url, path, spend=budget.spend)
             except Transient as error:
                 if error.reason != "download-refused":
                     raise
                 (url,) = await self._urls([json.loads(image.reference)])  # the first expired
-                sha256, size = await self._downloader.save(url, path, max_bytes=budget.left)
-        budget.spend(size)
+                sha256, size = await self._downloader.save(url, path, spend=budget.spend)
         return SavedImage(name=image.name, path=path, sha256=sha256, size=size)
 
     async def _urls(self, places: Sequence[tuple[str, str]]) -> list[str]:
