@@ -1,0 +1,218 @@
+"""The command ``pull``: the lake's current state in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from consumer.cli_shared import (
+    FAILED,
+    MISCONFIGURED,
+    ConfigOption,
+    LakeOption,
+    do,
+    end,
+    err,
+    out,
+)
+
+if TYPE_CHECKING:
+    from consumer.app_pull import Asked, Options, Summary
+
+NAMED = 20  # tasks that the summary names of each kind
+
+
+class Layout(StrEnum):
+    REDBRICK = "redbrick"
+    NNUNET = "nnunet"
+    MONAI = "monai"
+
+
+class Format(StrEnum):
+    NIFTI = "nifti"
+    PNG = "png"
+    SEG = "seg"
+    RTSTRUCT = "rtstruct"
+
+
+class Paths(StrEnum):
+    NAME = "name"
+    ID = "id"
+
+
+_DATES = "YYYY-MM-DD, 'YYYY-MM-DD hh:mm:ss' or ISO 8601, UTC if unsaid"
+SinceOption = Annotated[
+    str | None, typer.Option(help=f"Only tasks active at that time or later: {_DATES}.")
+]
+UntilOption = Annotated[
+    str | None, typer.Option(help="Only tasks not active later; a date includes that whole day.")
+]
+LabelSinceOption = Annotated[
+    str | None, typer.Option(help="Only tasks with a label made at that time or later.")
+]
+LabelUntilOption = Annotated[
+    str | None, typer.Option(help="Only tasks with a label made no later (both: the same label).")
+]
+
+
+def pull(
+    project: Annotated[
+        str | None, typer.Argument(help="Its id; not needed when the lake holds only one.")
+    ] = None,
+    directory: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="Where its folder goes; here without it.")
+    ] = None,
+    ground_truth: Annotated[
+        bool, typer.Option("--ground-truth", help="Only the ground truth, and its label.")
+    ] = False,
+    stage: Annotated[str | None, typer.Option(help="Only tasks at this stage.")] = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    label_created_since: LabelSinceOption = None,
+    label_created_until: LabelUntilOption = None,
+    with_files: Annotated[
+        bool, typer.Option("--with-files", help="The images, too, into images/.")
+    ] = False,
+    dicom_to_nifti: Annotated[
+        bool, typer.Option("--dicom-to-nifti", help="The images, too, as NIfTI.")
+    ] = False,
+    format_: Annotated[
+        Format | None, typer.Option("--format", help="Of the masks, converted here if need be.")
+    ] = None,
+    layout: Annotated[
+        Layout | None, typer.Option(help="Of the folder; nnunet and monai are of ground truth.")
+    ] = None,
+    paths: Annotated[
+        Paths | None, typer.Option(help="Folders by the tasks' names, or by their ids.")
+    ] = None,
+    channel: Annotated[
+        str | None, typer.Option(help="What dataset.json calls the images: CT, MR, ..")
+    ] = None,
+    clear_cache: Annotated[
+        bool, typer.Option("--clear-cache", help="Fetch everything anew.")
+    ] = False,
+    model_run: Annotated[str | None, typer.Option(help="Not supported.", hidden=True)] = None,
+    lake: LakeOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Makes a folder hold what the lake holds now: masks in segmentations/, and tasks.json or
+    export.ndjson, which names them. Only what changed is fetched, and what was withdrawn is
+    removed. In a pulled folder it needs no arguments: lake, project and options are remembered.
+    The folder holds what the options select, and no more.
+
+    Example: `groundwire pull --ground-truth`, then `groundwire pull` for what is new
+    """
+    from consumer import app_pull as house
+
+    if model_run is not None:
+        end(MISCONFIGURED, "--model-run: exports of model runs are not supported")
+    options = _options(
+        ground_truth=ground_truth,
+        stage=stage,
+        since=_moment("--since", since, end_of=False),
+        until=_moment("--until", until, end_of=True),
+        label_since=_moment("--label-created-since", label_created_since, end_of=False),
+        label_until=_moment("--label-created-until", label_created_until, end_of=True),
+        with_files=with_files,
+        dicom_to_nifti=dicom_to_nifti,
+        format=format_.value if format_ else None,
+        layout=layout.value if layout else None,
+        paths=paths.value if paths else None,
+        channel=channel,
+    )
+    asked = house.Asked(project, directory, options, lake, config, clear_cache)
+    summary = do(_pulling(asked))
+    _show(summary)
+    if summary.problems:
+        raise typer.Exit(FAILED)
+
+
+async def _pulling(asked: Asked) -> Summary:
+    from consumer import app_pull as house
+
+    store, wish = await house.wished(asked)
+    told = house.spoken(wish.options)
+    if told and asked.options is None:
+        out.print(escape(f"as the last time: {told}"))
+    out.print(escape(f"project {wish.project} into {wish.folder}"))
+    with _bar() as bar:
+        return await house.pulled(store, wish, bar)
+
+
+def _options(**given: Any) -> Options | None:
+    """The options as they were said; None when none was."""
+    from consumer import app_pull as house
+
+    said = {name: value for name, value in given.items() if value not in (None, False)}
+    options = house.Options(**said)
+    if wrong := house.mistakes(options):
+        end(MISCONFIGURED, *wrong)
+    return options if said else None
+
+
+def _moment(name: str, text: str | None, *, end_of: bool) -> str | None:
+    from consumer import app_pull as house
+
+    if text is None:
+        return None
+    try:
+        return house.moment(text, end=end_of)
+    except ValueError as error:
+        end(MISCONFIGURED, f"{name}: {error}")
+
+
+class _Bar:
+    """A progress bar of bytes, where a person looks."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._task = bar.add_task("fetching", total=None)
+
+    def begin(self, size: int) -> None:
+        self._bar.update(self._task, total=size)
+
+    def advance(self, size: int) -> None:
+        self._bar.advance(self._task, size)
+
+
+@contextmanager
+def _bar() -> Iterator[_Bar]:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(),
+               TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        yield _Bar(bar)
+
+
+def _show(summary: Summary) -> None:
+    for what, tasks in (
+        ("added", summary.added),
+        ("changed", summary.changed),
+        ("removed", summary.removed),
+    ):
+        if tasks:
+            out.print(escape(f"{what} {len(tasks)}: {_named(tasks)}"))
+    for place in summary.aside:
+        err.print(escape(f"groundwire: a file that is not of this pull now lies at {place}"))
+    if summary.undated:
+        said = "left out, for the lake does not know the time that was asked for"
+        err.print(escape(f"groundwire: {summary.undated} task(s) {said}"))
+    for problem in summary.problems:
+        err.print(escape(f"groundwire: {problem.task}: {problem.message} ({problem.reason})"))
+    counts = (
+        f"{len(summary.added)} added, {len(summary.changed)} changed, "
+        f"{len(summary.removed)} removed, {summary.unchanged} unchanged; "
+        f"{summary.files} file(s), {summary.size} bytes fetched"
+    )
+    out.print(escape(f"{summary.index}: {counts}"), style="red" if summary.problems else "green")
+
+
+def _named(tasks: Sequence[str]) -> str:
+    more = len(tasks) - NAMED
+    return ", ".join(tasks[:NAMED]) + (f" and {more} more" if more > 0 else "")
