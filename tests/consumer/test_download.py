@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from consumer.download import MAX_REDIRECTS, Downloader
+from consumer.download import CHUNK, MAX_REDIRECTS, SLOWEST, Downloader
 from consumer.errors import GroundwireError, Permanent, Transient
 
 BODY = bytes(range(256)) * 300
@@ -502,3 +504,205 @@ async def test_a_chosen_host_is_told_in_short(client: Client) -> None:
     narrow = client(hosts=frozenset({"files.example"}))
     error = await failure(narrow, f"http://{'a' * 5000}/")
     assert len(error.message) < 300
+
+
+# into files
+
+
+async def saving(
+    downloader: Downloader, url: str, path: Path, **options: object
+) -> GroundwireError:
+    with pytest.raises((Transient, Permanent)) as caught:
+        await downloader.save(url, path, **options)  # type: ignore[arg-type]
+    assert not _is_there(path)
+    return caught.value
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK, (1 << 20) - 1, (1 << 20) + 1, 3 << 20])
+async def test_a_body_is_saved_with_its_hash_and_size(
+    serve: Serve, client: Client, tmp_path: Path, size: int
+) -> None:
+    body = hashlib.shake_128(b"image").digest(size)
+
+    async def image(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=body)
+
+    path = tmp_path / "0"
+    given = await client().save((await serve(image)).url(), path)
+    assert given == (hashlib.sha256(body).hexdigest(), size)
+    assert path.read_bytes() == body
+
+
+async def test_a_file_may_be_larger_than_what_is_held_in_memory(
+    serve: Serve, client: Client, tmp_path: Path
+) -> None:
+    peer = await serve(whole)
+    downloader = client(max_bytes=10, max_file_bytes=len(BODY))
+    assert (await downloader.save(peer.url(), tmp_path / "0"))[1] == len(BODY)
+    assert (await failure(downloader, peer.url())).reason == "download-too-large"
+
+
+@pytest.mark.parametrize("declared", [True, False])
+async def test_a_file_over_its_limit_is_not_kept(
+    serve: Serve, client: Client, tmp_path: Path, *, declared: bool
+) -> None:
+    async def chunked(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        await response.write(BODY)
+        return response
+
+    url = (await serve(whole if declared else chunked)).url()
+    for downloader, limit in ((client(max_file_bytes=len(BODY) - 1), None), (client(), 10)):
+        error = await saving(downloader, url, tmp_path / "0", max_bytes=limit)
+        assert isinstance(error, Permanent)
+        assert error.reason == "download-too-large"
+
+
+async def test_a_body_that_breaks_off_leaves_no_file(
+    serve: Serve, client: Client, tmp_path: Path
+) -> None:
+    async def broken(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": str(9 << 20)})
+        await response.prepare(request)
+        await response.write(bytes(3 << 20))
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    error = await saving(client(), (await serve(broken)).url(), tmp_path / "0")
+    assert isinstance(error, Transient)
+    assert error.reason == "download-truncated"
+
+
+async def test_what_is_spent_can_end_a_file(serve: Serve, client: Client, tmp_path: Path) -> None:
+    spent: list[int] = []
+
+    def spend(count: int) -> None:
+        spent.append(count)
+        if sum(spent) == len(BODY):
+            raise Permanent("images-too-large")
+
+    peer = await serve(whole)
+    error = await saving(client(), peer.url(), tmp_path / "0", spend=spend)
+    assert error.reason == "images-too-large"
+
+
+async def test_a_file_takes_the_time_it_needs(serve: Serve, client: Client, tmp_path: Path) -> None:
+    """Longer than the whole time of a mask, as long as enough bytes come."""
+    path, seconds = tmp_path / "0", [0.0]
+
+    async def slow(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": str(9 * SLOWEST)})
+        await response.prepare(request)
+        await response.write(bytes(8 * SLOWEST))
+        async with asyncio.timeout(10):
+            while _size_of(path) < 8 * SLOWEST:
+                await asyncio.sleep(0.001)
+        seconds[0] += 17
+        await response.write(bytes(SLOWEST))
+        return response
+
+    downloader = client(timeout_s=10.0, clock=lambda: seconds[0])
+    assert (await downloader.save((await serve(slow)).url(), path))[1] == 9 * SLOWEST
+
+
+async def test_a_file_that_trickles_is_given_up(
+    serve: Serve, client: Client, tmp_path: Path
+) -> None:
+    seconds = [0.0]
+
+    async def trickle(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": str(len(BODY))})
+        await response.prepare(request)
+        while request.transport is not None:
+            await response.write(b"x")
+            seconds[0] += 1
+            await asyncio.sleep(0.001)
+        return response
+
+    peer = await serve(trickle)
+    downloader = client(timeout_s=10.0, clock=lambda: seconds[0])
+    error = await saving(downloader, peer.url(), tmp_path / "0")
+    assert isinstance(error, Transient)
+    assert error.reason == "download-timeout"
+
+
+async def test_headers_that_do_not_end_end_with_the_whole_time(
+    serve: Serve, client: Client, tmp_path: Path
+) -> None:
+    peer: Peer | None = None
+
+    async def silent(_: web.Request) -> web.StreamResponse:
+        assert peer is not None
+        await peer.released.wait()
+        return web.Response()
+
+    peer = await serve(silent)
+    error = await saving(client(timeout_s=0.1, stall_s=60.0), peer.url(), tmp_path / "0")
+    assert error.reason == "download-timeout"
+
+
+def _is_there(path: Path) -> bool:
+    return path.exists()
+
+
+def _size_of(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+async def test_a_file_is_asked_for_as_a_body_is(
+    serve: Serve, client: Client, tmp_path: Path
+) -> None:
+    other = await serve(whole)
+    peer = await serve(says(307, Location=other.url()))
+    await client().save(peer.url(), tmp_path / "0", authorization=KEY)
+    assert (peer.keys, other.keys) == ([KEY], [None])
+    narrow = client(hosts=frozenset({"files.example"}))
+    assert (await saving(narrow, peer.url(), tmp_path / "1")).reason == "download-host"
+    error = await saving(client(), (await serve(says(404))).url(), tmp_path / "2")
+    assert error.reason == "download-missing"
+
+
+async def test_a_disk_that_refuses_is_not_the_hosts_fault(
+    serve: Serve, client: Client, tmp_path: Path
+) -> None:
+    peer = await serve(whole)
+    for path in (tmp_path / "no-folder" / "0", tmp_path):
+        with pytest.raises(Transient) as caught:
+            await client().save(peer.url(), path)
+        assert caught.value.reason == "download-disk"
+        assert "no-folder" not in caught.value.message
+
+
+async def test_a_file_that_is_there_is_never_written_over(
+    serve: Serve, client: Client, tmp_path: Path
+) -> None:
+    path = tmp_path / "0"
+    path.write_bytes(b"kept")
+    with pytest.raises(Transient):
+        await client().save((await serve(whole)).url(), path)
+    assert path.read_bytes() == b"kept"
+
+
+async def test_a_cancelled_file_is_removed(serve: Serve, client: Client, tmp_path: Path) -> None:
+    begun = asyncio.Event()
+    peer: Peer | None = None
+
+    async def half(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": str(9 << 20)})
+        await response.prepare(request)
+        await response.write(bytes(3 << 20))
+        begun.set()
+        assert peer is not None
+        await peer.released.wait()
+        return response
+
+    peer = await serve(half)
+    saved = asyncio.create_task(client().save(peer.url(), tmp_path / "0"))
+    await begun.wait()
+    saved.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await saved
+    assert not _is_there(tmp_path / "0")
