@@ -246,8 +246,8 @@ class FileRef(_Value, frozen=True):
     (i, j, k) of the NIfTI array, ``affine`` its 4 x 4 matrix in millimetres (RAS+), or
     ``geometry`` is ``unknown`` because the source told none, or none that can be trusted (a
     `Refusal` then says why); ``labels`` are the segments that occur, with their voxel counts. A
-    PNG's ``shape`` is (width, height). An image has no ``label``; its ``source`` is the hash of
-    where the platform keeps it.
+    PNG's ``shape`` is (width, height). A mask of one object alone has that object's number as its
+    ``instance``. An image has no ``label``.
     """
 
     path: str
@@ -264,7 +264,7 @@ class FileRef(_Value, frozen=True):
     group: str | None = None
     feature: str | None = None
     frame: int | None = None
-    source: str | None = None
+    instance: int | None = None
 
 
 class LabelCount(_Value, frozen=True):

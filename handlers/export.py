@@ -13,14 +13,11 @@ from collections import defaultdict
 from collections.abc import (
     AsyncIterator,
     Callable,
-    Coroutine,
-    Iterable,
     Mapping,
     Sequence,
 )
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
 
 import msgspec
 
@@ -38,6 +35,8 @@ from consumer.model import (
 )
 from consumer.ports import Ports, Result, Work
 from handlers import layout, pointers, revisions
+from handlers.privacy import without_addresses
+from handlers.threads import together
 
 LANE = LaneSpec(name="export", wants=("event",), batch=64, linger_s=0.02)
 
@@ -45,7 +44,6 @@ TASKS_AT_ONCE = 8
 RACES = 5  # lost in a row before the event waits
 SHOWING_TRIES = 3  # fetches that may fail to show the event that announced a change
 
-T = TypeVar("T")
 Answer = TaskSnapshot | Missing | Transient | Permanent
 
 
@@ -86,25 +84,14 @@ async def _export_all(
     async def source(keys: Sequence[TaskKey]) -> None:
         found = await _read_all(keys, ports)
         answers = await _fetch(keys, ports)
-        await _together(task(key, found[key], answers[key]) for key in keys)
+        await together(task(key, found[key], answers[key]) for key in keys)
 
     async def task(key: TaskKey, found: Found | Transient | Permanent, answer: Answer) -> None:
         async with gate:
             for settled in await _settle_task(works[key], found, answer, ports):
                 settle(settled)
 
-    await _together(source(keys) for keys in by_source.values())
-
-
-async def _together(doing: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """All results in order; nothing of it runs on when this is cancelled or one of them raises."""
-    tasks = [asyncio.ensure_future(one) for one in doing]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    await together(source(keys) for keys in by_source.values())
 
 
 async def _read_all(
@@ -122,7 +109,7 @@ async def _read_all(
             except Exception as error:
                 return _crash(error)
 
-    found = dict(zip(keys, await _together(one(key) for key in keys), strict=True))
+    found = dict(zip(keys, await together(one(key) for key in keys), strict=True))
     carried = {
         key: one.pointer.outcome
         for key, one in found.items()
@@ -185,7 +172,17 @@ async def _fetch(keys: Sequence[TaskKey], ports: Ports) -> dict[TaskKey, Answer]
         half = len(keys) // 2
         return {**await _fetch(keys[:half], ports), **await _fetch(keys[half:], ports)}
     unanswered = Transient("no-answer", "the platform's answer leaves the task out")
-    return {key: answers.get(key, unanswered) for key in keys}
+    return {key: _private(answers.get(key, unanswered), ports) for key in keys}
+
+
+def _private(answer: Answer, ports: Ports) -> Answer:
+    """As the rules want it; whatever is written or logged comes of this."""
+    if not isinstance(answer, TaskSnapshot):
+        return answer
+    try:
+        return without_addresses(answer, ports.rules[answer.source], ports.email_key)
+    except Permanent as error:
+        return error
 
 
 async def _settle_task(
@@ -267,6 +264,7 @@ async def _move(
             answer,
             project_key=project,
             recipe=recipe,
+            images=pointers.images_version(answer, rules),
             revision=written.revision if written else None,
             manifest_key=written.manifest_key if written else None,
             new_files=written.new_files if written else False,

@@ -66,13 +66,17 @@ def images_version(snapshot: TaskSnapshot, rules: ExportRules) -> str:
 
 
 def needs_images(series: Series, rules: ExportRules) -> bool:
-    """Whether files of the series are made with its images: copied or converted, referenced by
-    DICOM objects, or the grid that pictures of frames are laid into."""
-    if rules.with_files or rules.dicom_to_nifti:
+    """Whether files of the series are made with its images."""
+    return bool(series.images) and (rules.with_files or needs_place(series, rules))
+
+
+def needs_place(series: Series, rules: ExportRules) -> bool:
+    """Whether files are made with where the images' voxels lie: the images as NIfTI, DICOM objects
+    that reference them, pictures of frames laid into a volume, an empty label map whose grid the
+    platform does not tell."""
+    if rules.dicom_to_nifti or not {"seg", "rtstruct"}.isdisjoint(rules.formats):
         return True
-    if not {"seg", "rtstruct"}.isdisjoint(rules.formats):
-        return True
-    return is_framed(series)
+    return is_framed(series) or not (series.masks or series.dimensions)
 
 
 def is_framed(series: Series) -> bool:

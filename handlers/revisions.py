@@ -1,17 +1,14 @@
-"""Makes one revision of a task: downloads what is new, checks it, writes files and manifest.
+"""Makes one revision of a task: fetches what is new, checks it, writes files and manifest.
 
 Everything written is immutable and named by its hash, so writing again after a crash changes
-nothing. The manifest is written last, and only when every mask it names is in the lake: a revision
+nothing. The manifest is written last, and only when every file it names is in the lake: a revision
 is never without its masks.
 """
 
 from __future__ import annotations
 
-import asyncio
-import copy
-import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,28 +17,26 @@ import msgspec
 from consumer.errors import Permanent
 from consumer.model import (
     Exported,
+    ExportRules,
     FileRef,
-    Label,
-    LabelCount,
     Manifest,
-    Mask,
     Pointer,
-    Segment,
-    Series,
     TaskSnapshot,
     canonical,
     decode,
     digest,
 )
 from consumer.ports import Ports
-from handlers import layout
-from handlers.formats import nifti, png
-from handlers.pointers import DOCUMENT, label_version, masks_of
+from handlers import layout, unit_files
+from handlers.documents import document_bytes, document_with
+from handlers.image_files import image_files, refusal_of
+from handlers.images import VOLUME, SeriesImages
+from handlers.pointers import DOCUMENT, images_version, label_version, masks_of, needs_images
+from handlers.threads import together
+from handlers.units import Parts, Unit, series_names, units_of
 
-DOWNLOADS = 4  # of one task at a time
+UNITS_AT_ONCE = 4  # of one task
 MAX_DOCUMENT_BYTES = 64 << 20
-# Of the whole process, so that its memory is bounded by two volumes however many tasks are in work.
-CONVERSIONS = ThreadPoolExecutor(max_workers=2, thread_name_prefix="convert")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +49,6 @@ class Written:
     new_files: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Slot:
-    """A file that the revision needs, and the places where the document names it."""
-
-    label: Label
-    series: Series
-    position: int  # of the series among the label's
-    path: str
-    name: str  # the last component of its key
-    mask: Mask | None  # None: an empty label map
-    document: tuple[tuple[str | int, ...], ...]
-
-
 async def write_revision(
     snapshot: TaskSnapshot, pointer: Pointer | None, recipe: str, ports: Ports
 ) -> Written:
@@ -75,35 +57,32 @@ async def write_revision(
     A label whose version and recipe the pointer knows keeps its files; nothing of it is
     downloaded. Raises ``Transient`` or ``Permanent``, and then nothing refers to what was written.
     """
-    project = ports.project_key(snapshot.key)
+    rules = ports.rules[snapshot.source]
     latest = pointer.latest if pointer else None
     before = await _manifest_of(latest, ports)
-    slots = list(_slots(snapshot))
-    kept = _kept_files(snapshot, latest, recipe, before)
-    masks = await _write_masks(slots, kept, snapshot, ports)
-    document = copy.deepcopy(snapshot.document)
-    for slot, file in zip(slots, masks, strict=True):
-        for place in slot.document:
-            _name_in(document, place, file.key)
-    known = {file.key for file in before.files} if before else set()
-    taxonomy = await _write_taxonomy(snapshot, project, before, ports)
-    manifest = Manifest(
-        source=snapshot.source,
-        project=snapshot.project,
-        task=snapshot.task,
-        taxonomy=taxonomy,
-        taxonomy_key=layout.taxonomy_key(project, taxonomy) if taxonomy else None,
-        files=tuple(
-            sorted(
-                [await _write_document(snapshot, project, document, known, ports), *masks],
-                key=lambda file: file.path,
-            )
-        ),
-        empty=_empty_series(snapshot),
+    known = before if _may_keep(latest, snapshot, recipe, rules) else None
+    units = list(units_of(snapshot, rules))
+    async with AsyncExitStack() as stack:
+        images = await _images(snapshot, known, ports, stack)
+
+        async def parts_of(unit: Unit) -> Parts:
+            kept = unit_files.kept(unit, known, latest, rules)
+            around = images.get(unit.position)
+            return kept or await unit_files.made(unit, around, snapshot, ports)
+
+        made = await together(map(parts_of, units), at_once=UNITS_AT_ONCE)
+        of_images = [
+            await _of_images(one, units, made, known, snapshot, ports)
+            for _, one in sorted(images.items())
+        ]
+    named = [(unit, parts.files) for unit, parts in zip(units, made, strict=True)]
+    document = document_with(snapshot.document, named)
+    manifest = await _manifest(
+        snapshot, document, [*made, *of_images], _empty(units, made), before, ports
     )
     data = canonical(manifest)
     revision = digest(data)
-    key = layout.manifest_key(project, snapshot.task, revision)
+    key = layout.manifest_key(ports.project_key(snapshot.key), snapshot.task, revision)
     if latest is None or before is None or key != latest.manifest:
         await ports.store.create(key, data)
     same = (
@@ -130,179 +109,94 @@ async def _manifest_of(latest: Exported | None, ports: Ports) -> Manifest | None
         return None
 
 
-def _kept_files(
-    snapshot: TaskSnapshot, latest: Exported | None, recipe: str, before: Manifest | None
-) -> Mapping[tuple[str, str], FileRef]:
-    """The files that need no download, by label id and path."""
-    if latest is None or before is None or latest.recipe != recipe:
-        return {}
-    same = {label.id for label in snapshot.labels if latest.labels.get(label.id) == label.version}
-    return {
-        (file.label, file.path): file for file in before.files if file.label and file.label in same
-    }
+def _may_keep(
+    latest: Exported | None, snapshot: TaskSnapshot, recipe: str, rules: ExportRules
+) -> bool:
+    """Whether the newest revision was made by this recipe, with the very same images."""
+    if latest is None or latest.recipe != recipe:
+        return False
+    return latest.images == images_version(snapshot, rules)
 
 
-def _slots(snapshot: TaskSnapshot) -> Iterator[_Slot]:
-    several = len(snapshot.labels) > 1
+async def _images(
+    snapshot: TaskSnapshot, known: Manifest | None, ports: Ports, stack: AsyncExitStack
+) -> dict[int, SeriesImages]:
+    """The images by the series' position, where files are made with them."""
+    rules = ports.rules[snapshot.source]
+    found: dict[int, SeriesImages] = {}
     for label in snapshot.labels:
-        folder = f"{layout.safe_name(label.id)}/" if several else ""
-        names = layout.series_names([series.name for series in label.series])
-        for position, (series, name) in enumerate(zip(label.series, names, strict=True)):
-            for mask in series.masks:
-                path, last = _mask_path(mask, folder, name)
-                places = (mask.slot, *(segment.slot for segment in series.segments))
-                yield _Slot(label, series, position, path, last, mask, places)
-            if not series.masks and _is_empty_truth(snapshot, label) and series.dimensions:
-                last = f"{name}.nii.gz"
-                path = f"segmentations/{folder}{last}"
-                yield _Slot(label, series, position, path, last, None, (series.slot,))
+        for position, series in enumerate(label.series):
+            if position not in found and needs_images(series, rules):
+                one = SeriesImages(snapshot, series, position, known=known, ports=ports)
+                found[position] = await stack.enter_async_context(one)
+    return found
 
 
-def _mask_path(mask: Mask, folder: str, series_name: str) -> tuple[str, str]:
-    """(path within the task, last component of the key)."""
-    if mask.kind == "nifti":
-        last = f"{series_name}.nii.gz"
-        return f"segmentations/{folder}{last}", last
-    group, feature = (layout.safe_name(part or "") for part in (mask.group, mask.feature))
-    frame = f"{mask.frame:06d}" if mask.frame is not None else "all"
-    return f"masks/{folder}{group}/{feature}/{frame}.png", f"{group}.{feature}.{frame}.png"
-
-
-def _is_empty_truth(snapshot: TaskSnapshot, label: Label) -> bool:
-    return snapshot.ground_truth and snapshot.ground_truth_label == label.id
-
-
-def _empty_series(snapshot: TaskSnapshot) -> tuple[str, ...]:
-    """Series in the ground truth that have no mask, and get no empty label map either because the
-    platform does not tell their grid."""
-    return tuple(
-        name
-        for label in snapshot.labels
-        if _is_empty_truth(snapshot, label)
-        for series, name in zip(
-            label.series, layout.series_names([one.name for one in label.series]), strict=True
-        )
-        if not series.masks and not series.dimensions
-    )
-
-
-async def _write_masks(
-    slots: Sequence[_Slot],
-    kept: Mapping[tuple[str, str], FileRef],
+async def _of_images(
+    images: SeriesImages,
+    units: Sequence[Unit],
+    made: Sequence[Parts],
+    known: Manifest | None,
     snapshot: TaskSnapshot,
     ports: Ports,
-) -> list[FileRef]:
-    """The files in the order of their slots; the first failure ends the others."""
-    gate = asyncio.Semaphore(DOWNLOADS)
-
-    async def one(slot: _Slot) -> FileRef:
-        file = kept.get((slot.label.id, slot.path))
-        if file is not None and _is_of(file, slot):
-            return _renamed_categories(file, slot.series.segments)
-        async with gate:
-            return await _write_mask(slot, snapshot, ports)
-
-    tasks = [asyncio.ensure_future(one(slot)) for slot in slots]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _is_of(file: FileRef, slot: _Slot) -> bool:
-    """Whether a kept file is of the slot's series: the name of one may have become another's."""
-    return (file.position, file.series) == (slot.position, slot.series.name)
-
-
-def _renamed_categories(file: FileRef, segments: Sequence[Segment]) -> FileRef:
-    """A kept file under today's taxonomy: the voxels are the same, a category's name may not be."""
-    names = {segment.value: segment.category for segment in segments}
-    counts = tuple(
-        LabelCount(
-            value=count.value,
-            voxels=count.voxels,
-            category=names.get(count.value, count.category),
-        )
-        for count in file.labels
+) -> Parts:
+    """What the manifest holds of a series itself: where it lies, and its images."""
+    rules = ports.rules[snapshot.source]
+    mine = [p for unit, p in zip(units, made, strict=True) if unit.position == images.position]
+    all_series = max((label.series for label in snapshot.labels), key=len)
+    parts = await image_files(
+        images,
+        series_names(all_series, rules)[images.position],
+        known=known,
+        misfit=any(one.what == "image" for unit in mine for one in unit.refused),
+        snapshot=snapshot,
+        ports=ports,
     )
-    return msgspec.structs.replace(file, labels=counts)
+    if (place := images.seen) is not None:
+        parts.volumes += [place.volume] if place.volume else []
+        parts.refused += [refusal_of(VOLUME, place.refused, images)] if place.refused else []
+    return parts
 
 
-async def _write_mask(slot: _Slot, snapshot: TaskSnapshot, ports: Ports) -> FileRef:
-    if slot.mask is None:
-        data, described = await _converted(_empty_label_map, slot.series)
-    else:
-        raw = await ports.platforms[snapshot.source].download(snapshot, slot.mask)
-        convert = _checked_png if slot.mask.kind == "png" else _canonical_label_map
-        data, described = await _converted(convert, raw, slot.series)
-    sha256 = digest(data)
-    key = layout.file_key(ports.project_key(snapshot.key), snapshot.task, sha256, slot.name)
-    await ports.store.create(key, data)
-    return FileRef(
-        path=slot.path,
-        key=key,
-        sha256=sha256,
-        size=len(data),
-        label=slot.label.id,
-        series=slot.series.name,
-        position=slot.position,
-        group=slot.mask.group if slot.mask else None,
-        feature=slot.mask.feature if slot.mask else None,
-        frame=slot.mask.frame if slot.mask else None,
-        shape=described.shape,
-        affine=described.affine,
-        geometry=described.geometry,
-        labels=described.labels,
-    )
+def _empty(units: Sequence[Unit], made: Sequence[Parts]) -> tuple[str, ...]:
+    """Series in the ground truth that have no mask, and get no empty label map either because
+    nobody tells their grid."""
+    pairs = zip(units, made, strict=True)
+    return tuple(unit.name for unit, parts in pairs if unit.is_empty and not parts.files)
 
 
-async def _converted(
-    convert: Callable[..., tuple[bytes, _Described]], *arguments: Any
-) -> tuple[bytes, _Described]:
-    return await asyncio.get_running_loop().run_in_executor(CONVERSIONS, convert, *arguments)
-
-
-@dataclass(frozen=True, slots=True)
-class _Described:
-    shape: tuple[int, ...]
-    affine: tuple[tuple[float, ...], ...] | None = None
-    geometry: str | None = None
-    labels: tuple[LabelCount, ...] = ()
-
-
-def _canonical_label_map(raw: bytes, series: Series) -> tuple[bytes, _Described]:
-    label_map = nifti.read_label_map(raw)
-    counts = nifti.check_label_map(label_map, series.segments, series.dimensions)
-    return nifti.write_label_map(label_map), _describe(label_map, counts)
-
-
-def _empty_label_map(series: Series) -> tuple[bytes, _Described]:
-    label_map = nifti.empty_label_map(series.dimensions or (), series.affine)
-    return nifti.write_label_map(label_map), _describe(label_map, ())
-
-
-def _checked_png(raw: bytes, _: Series) -> tuple[bytes, _Described]:
-    header = png.check_png(raw)
-    return raw, _Described(shape=(header.width, header.height))
-
-
-def _describe(label_map: nifti.LabelMap, counts: tuple[LabelCount, ...]) -> _Described:
-    placed = label_map.geometry != "pixdim"
-    return _Described(
-        shape=label_map.shape,
-        affine=label_map.affine if placed else None,
-        geometry="affine" if placed else "unknown",
-        labels=counts,
+async def _manifest(
+    snapshot: TaskSnapshot,
+    document: dict[str, Any],
+    parts: Sequence[Parts],
+    empty: tuple[str, ...],
+    before: Manifest | None,
+    ports: Ports,
+) -> Manifest:
+    project = ports.project_key(snapshot.key)
+    files = [file for one in parts for file in one.files]
+    taxonomy = await _write_taxonomy(snapshot, project, before, ports)
+    written = await _write_document(snapshot, project, document, before, ports)
+    volumes = (volume for one in parts for volume in one.volumes)
+    refused = (refusal for one in parts for refusal in one.refused)
+    return Manifest(
+        source=snapshot.source,
+        project=snapshot.project,
+        task=snapshot.task,
+        taxonomy=taxonomy,
+        taxonomy_key=layout.taxonomy_key(project, taxonomy) if taxonomy else None,
+        files=tuple(sorted([written, *files], key=lambda file: file.path)),
+        empty=empty,
+        volumes=tuple(sorted(volumes, key=lambda one: (one.position, one.label or ""))),
+        refused=tuple(sorted(refused, key=lambda one: (one.position, one.label or "", one.what))),
     )
 
 
 async def _write_document(
     snapshot: TaskSnapshot,
     project: str,
-    document: dict[str, Any],
-    known: Collection[str],
+    document: Mapping[str, Any],
+    before: Manifest | None,
     ports: Ports,
 ) -> FileRef:
     data = document_bytes(document)
@@ -310,7 +204,7 @@ async def _write_document(
         raise Permanent("document-too-large", f"annotations of {len(data)} bytes")
     sha256 = digest(data)
     key = layout.file_key(project, snapshot.task, sha256, DOCUMENT)
-    if key not in known:
+    if before is None or all(file.key != key for file in before.files):
         await ports.store.create(key, data)
     return FileRef(path=DOCUMENT, key=key, sha256=sha256, size=len(data))
 
@@ -325,26 +219,3 @@ async def _write_taxonomy(
     if before is None or before.taxonomy != sha256:
         await ports.store.create(layout.taxonomy_key(project, sha256), data)
     return sha256
-
-
-def document_bytes(document: Mapping[str, Any]) -> bytes:
-    """A platform's document as JSON: equal documents, equal bytes. Not RFC 8785, because it may
-    hold integers beyond 2^53, which stay exact."""
-    text = json.dumps(document, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    try:
-        return text.encode()
-    except UnicodeEncodeError:  # a lone surrogate
-        return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
-
-
-def _name_in(document: dict[str, Any], path: Sequence[str | int], value: str) -> None:
-    """Sets what a slot names; a slot that is not there is the platform adapter's mistake."""
-    if not path:
-        return
-    place: Any = document
-    try:
-        for step in path[:-1]:
-            place = place[step]
-        place[path[-1]] = value
-    except (KeyError, IndexError, TypeError) as error:
-        raise Permanent("document-slot", "the document has no place for a mask's name") from error
