@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
-from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
@@ -76,10 +76,15 @@ class Tags:
         tag = _tag(keyword)
         if tag not in self.dataset:
             return ()
-        sequence = self.dataset[tag].value or ()
-        if not all(isinstance(item, Dataset) for item in sequence):
+        element = self.dataset.get_item(tag)  # as it is: asking for it changes its neighbours
+        if isinstance(element, RawDataElement):
+            try:
+                element = convert_raw_data_element(element)
+            except Exception as error:  # whatever damaged bytes make of the parser
+                raise self.bad(keyword, "cannot be parsed") from error
+        if not all(isinstance(item, Dataset) for item in element.value or ()):
             raise self.bad(keyword, "not a sequence")
-        return tuple(Tags(self.name, item) for item in sequence)
+        return tuple(Tags(self.name, item) for item in element.value or ())
 
     def has(self, keyword: str) -> bool:
         return _tag(keyword) in self.dataset
