@@ -231,6 +231,22 @@ class Store(Protocol):
         """Removes the object; one that is not there is fine. Only for what nothing refers to."""
 
 
+class ImageObjects(Protocol):
+    """Images in a bucket, by ``s3://bucket/key``, which a platform's data refer to.
+
+    Whoever writes such data chooses the references, and the credentials are ours: so only what
+    lies below the prefixes that the operator named is looked at; ``Refused`` otherwise. Raises
+    ``Transient``, and ``Permanent`` beyond a limit.
+    """
+
+    async def list(self, url: str) -> list[tuple[str, int]]:
+        """What lies below a URL that ends in ``/``, at any depth: URLs and sizes in bytes, sorted
+        by key."""
+
+    async def save(self, url: str, path: Path, max_bytes: int) -> tuple[str, int]:
+        """One object into a file, complete, never whole in memory; its SHA-256 and its size."""
+
+
 class Log(Protocol):
     """The append-only audit log."""
 
