@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from consumer.errors import Permanent
@@ -132,7 +132,7 @@ def _label(entry: Json, frames: Mapping[str, Sequence[Json]]) -> Json:
             **rest,
         },
         "annotations": {
-            "groups": dict(_group(group, frames) for group in _groups(entry)),
+            "groups": _by_name((_group(group, frames) for group in _groups(entry)), "a group"),
             "classifications": (label or {}).get("classifications") or [],
         },
     }
@@ -153,16 +153,28 @@ def _group(group: Json, frames: Mapping[str, Sequence[Json]]) -> tuple[str, Json
     return name, {
         "name": name,
         "classifications": group.get("classifications") or [],
-        "frames": {str(frame.get("frameNumber")): _frame(frame) for frame in listed},
+        "frames": _by_name(
+            ((str(frame.get("frameNumber")), _frame(frame)) for frame in listed), "a frame"
+        ),
     }
 
 
 def _frame(frame: Json) -> Json:
     objects = [_object(one) for one in _objects(frame.get("objects"))]
     return {
-        "objects": {one["feature_id"]: one for one in objects},
+        "objects": _by_name(((one["feature_id"], one) for one in objects), "an object"),
         "classifications": frame.get("classifications") or [],
     }
+
+
+def _by_name(named: Iterable[tuple[str, Json]], what: str) -> Json:
+    """What the legacy shape lists: a second one of a name would hide the first."""
+    found: Json = {}
+    for name, value in named:
+        if name in found:
+            raise _unreadable(f"{what} is listed twice")
+        found[name] = value
+    return found
 
 
 def _object(drawn: Json) -> Json:

@@ -7,12 +7,12 @@ their query, so that an unchanged row fetched twice gives the same document.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from consumer.errors import Permanent
-from consumer.model import Label, Mask, Series, TaskKey, TaskSnapshot, digest, identifier
+from consumer.model import Image, Label, Series, TaskKey, TaskSnapshot, digest, identifier
+from consumer.platforms.labelbox_drawings import Path, drawn_in, images_of
 from consumer.platforms.labelbox_history import (
     DONE,
     history_of,
@@ -20,14 +20,11 @@ from consumer.platforms.labelbox_history import (
     newest_stage,
     time_of,
 )
+from consumer.platforms.labelbox_json import Json, child, optional, unreadable, without_query
 from consumer.platforms.texts import checked, short, sound
 
-MAX_MASKS = 50_000  # of one data row
 MAX_LABELS = 1_000  # of one data row
 MAX_DEPTH = 100  # of its nesting
-
-Json = dict[str, Any]
-Path = tuple[str | int, ...]
 
 
 def snapshot_of(row: Json, key: TaskKey, details: Collection[str]) -> TaskSnapshot:
@@ -36,13 +33,14 @@ def snapshot_of(row: Json, key: TaskKey, details: Collection[str]) -> TaskSnapsh
     Raises ``Permanent`` (row-unreadable) for a row that is not of that shape.
     """
     row = _sorted(row, key.project)
-    data_row, entry = _object(row, "data_row"), _entry(row, key.project)
-    project_details = _object(entry, "project_details")
+    data_row, entry = child(row, "data_row"), _entry(row, key.project)
+    project_details = child(entry, "project_details")
     steps = project_details.get("workflow_history") or []
     history = history_of(steps, key.project, key.task)
     done = _is_done(steps, project_details)
     at: Path = ("projects", key.project, "labels")
-    drawn = [_label(one, (*at, number)) for number, one in enumerate(entry["labels"])]
+    images = images_of(data_row)
+    drawn = [_label(one, (*at, number), images) for number, one in enumerate(entry["labels"])]
     choice = choose([facts for _, facts in drawn], project_details, done=done)
     created_at = _created_at(data_row) or (history[0].at if history else None)
     times = [item.at for item in history] + [one.updated_at or "" for one, _ in drawn]
@@ -65,7 +63,7 @@ def snapshot_of(row: Json, key: TaskKey, details: Collection[str]) -> TaskSnapsh
     try:
         return checked(made)
     except ValueError as error:
-        raise _unreadable("the data row holds a text that is none") from error
+        raise unreadable("the data row holds a text that is none") from error
 
 
 # which label is the ground truth
@@ -128,16 +126,14 @@ def _stage(steps: object, details: Json) -> str | None:
 # labels
 
 
-def _label(label: Json, at: Path) -> tuple[Label, LabelFacts]:
+def _label(label: Json, at: Path, images: tuple[Image, ...]) -> tuple[Label, LabelFacts]:
     label_id = label["id"]
     details, performance = (
-        _optional(label, "label_details"),
-        _optional(label, "performance_details"),
+        optional(label, "label_details"),
+        optional(label, "performance_details"),
     )
-    annotations = _optional(label, "annotations")
-    masks = tuple(_masks(annotations, (*at, "annotations")))
-    if len(masks) > MAX_MASKS:
-        raise Permanent("too-many-masks", f"more than {MAX_MASKS} masks in one label")
+    annotations = optional(label, "annotations")
+    masks, polylines = drawn_in(annotations, (*at, "annotations"))
     changed = details.get("content_last_updated_at") or details.get("updated_at")
     updated_at = time_of(changed) if changed else None
     facts = LabelFacts(
@@ -157,7 +153,7 @@ def _label(label: Json, at: Path) -> tuple[Label, LabelFacts]:
         skipped=facts.skipped,
         approved=facts.approved,
         super_truth=facts.benchmark,
-        series=(Series(name=None, masks=masks),),
+        series=(Series(name=None, masks=masks, polylines=polylines, images=images),),
     )
     return made, facts
 
@@ -183,39 +179,6 @@ def _content(annotations: Json) -> str:
     return digest(json.dumps(_clean(annotations), sort_keys=True).encode())
 
 
-def _masks(annotations: Json, at: Path) -> Iterator[Mask]:
-    groups = _optional(annotations, "groups")
-    for group in sorted(groups):
-        frames = _optional(_object(groups, group), "frames")
-        for number in sorted(frames):
-            objects = _optional(_object(frames, number), "objects")
-            frame = _frame(number)
-            for feature in sorted(objects):
-                place: Path = (*at, "groups", group, "frames", number, "objects", feature)
-                yield from _mask(_object(objects, feature), place, group, frame, feature)
-
-
-def _mask(drawn: Json, at: Path, group: str, frame: int, feature: str) -> Iterator[Mask]:
-    for name in ("mask", "composite_mask"):
-        url = _optional(drawn, name).get("url")
-        if isinstance(url, str) and url:
-            yield Mask(
-                reference=url,
-                kind="png",
-                slot=(*at, name, "url"),
-                group=group,
-                feature=feature,
-                frame=frame,
-            )
-            return  # one file per feature and frame
-
-
-def _frame(number: str) -> int:
-    if not (number.isascii() and number.isdigit() and len(number) < 10):
-        raise _unreadable("a frame's number is not a number")
-    return int(number)
-
-
 # the document
 
 
@@ -225,9 +188,9 @@ def _sorted(row: Json, project: str) -> Json:
     entry = _entry(row, project)
     labels = entry.get("labels")
     if not isinstance(labels, list) or len(labels) > MAX_LABELS:
-        raise _unreadable("labels is not a list, or too long")
+        raise unreadable("labels is not a list, or too long")
     if not all(isinstance(one, dict) and _is_id(one.get("id")) for one in labels):
-        raise _unreadable("a label has no id")
+        raise unreadable("a label has no id")
     ordered = sorted(labels, key=lambda one: str(one["id"]))
     return {**row, "projects": {project: {**entry, "labels": ordered}}}
 
@@ -252,18 +215,12 @@ def _document(row: Json, project: str, details: Collection[str]) -> Json:
 def _clean(value: Any, depth: int = MAX_DEPTH) -> Any:
     """A copy whose URLs have no query."""
     if depth == 0:
-        raise _unreadable("nested too deep")
+        raise unreadable("nested too deep")
     if isinstance(value, dict):
         return {name: _clean(inner, depth - 1) for name, inner in value.items()}
     if isinstance(value, list):
         return [_clean(inner, depth - 1) for inner in value]
-    return _without_query(value) if isinstance(value, str) else value
-
-
-def _without_query(text: str) -> str:
-    if not text.startswith(("http://", "https://")):
-        return text
-    return text.partition("?")[0].partition("#")[0]
+    return without_query(value) if isinstance(value, str) else value
 
 
 # small things
@@ -273,12 +230,12 @@ def _name(data_row: Json, task: str) -> str:
     for name in ("global_key", "external_id"):
         value = data_row.get(name)
         if isinstance(value, str) and value:
-            return sound(_without_query(value))
+            return sound(without_query(value))
     return task
 
 
 def _created_at(data_row: Json) -> str | None:
-    created = _optional(data_row, "details").get("created_at")
+    created = optional(data_row, "details").get("created_at")
     return time_of(created) if created else None
 
 
@@ -288,26 +245,8 @@ def _taxonomy(details: Json) -> Json:
 
 
 def _entry(row: Json, project: str) -> Json:
-    return _object(_object(row, "projects"), project)
-
-
-def _object(value: Json, name: str) -> Json:
-    child = value.get(name)
-    if not isinstance(child, dict):
-        raise _unreadable("an object is missing in the data row")
-    return child
-
-
-def _optional(value: Json, name: str) -> Json:
-    child = value.get(name)
-    if child is None:
-        return {}
-    return _object(value, name)
+    return child(child(row, "projects"), project)
 
 
 def _is_id(value: object) -> bool:
     return isinstance(value, str) and 0 < len(value) <= 128 and value.isprintable()
-
-
-def _unreadable(message: str) -> Permanent:
-    return Permanent("row-unreadable", message)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from consumer.errors import Refused
 from consumer.model import Agreement, ViewConvention
 from handlers.formats.drawings import Patch
-from handlers.formats.views import Shape, frame_index, plane_of, view_of
+from handlers.formats.views import VIEWS, Shape, frame_index, plane_of, view_of
 
 LEAST_DICE = 0.98  # exclusive: the right convention gives 1, one frame off 0.92 to 0.99
 PAST_THE_END = 2  # planes; a group that goes on further shows that the other's run is a part
@@ -75,8 +75,9 @@ class Votes:
             _along(seen.extent[view.y], flip=convention.flip_y)[rows] |= patch.mask.any(1)
 
     def compare(self) -> list[Comparison]:
-        """Each pair of groups."""
-        return [self._pair(a, b) for a, b in combinations(self._groups, 2)]
+        """Each pair of groups, in the order of `VIEWS`."""
+        seen = [group for group in VIEWS if group in self._groups]
+        return [self._pair(a, b) for a, b in combinations(seen, 2)]
 
     def extent(self) -> tuple[slice, slice, slice]:
         """The part of the volume that holds every voxel of the object."""

@@ -597,6 +597,6 @@ async def test_a_feature_seen_in_several_groups_has_a_mask_for_each(make: Make) 
     masks = seen.labels[0].series[0].masks
     assert [(mask.group, mask.frame) for mask in masks] == [
         ("Axial", 3),
-        ("Coronal", 5),
         ("Sagittal", 4),
+        ("Coronal", 5),
     ]
