@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from consumer.demo.phantom import Phantom
+from consumer.demo.phantom import Phantom, truth
 from consumer.demo.redbrick import (
     Drawing,
     SeriesSpec,
@@ -29,6 +30,7 @@ from consumer.platforms import redbrick_queries as queries
 from consumer.platforms.redbrick_api import RedBrickApi
 from consumer.platforms.redbrick_images import BATCH, DOWNLOADS, MAX_FILES, ImageSaver
 from consumer.ports import SavedImage
+from handlers.formats.nifti import read_label_map
 from tests.consumer.platforms.redbrick_peer import connected, key, only_label, snapshot
 
 PRESIGN = "presignItemsSDK"
@@ -271,6 +273,15 @@ async def test_what_is_not_fetched_by_http_is_refused_without_naming_the_url(
     assert caught.value.reason == "image-not-fetchable"
     assert "altadb" in caught.value.message
     assert "secret" not in caught.value.message
+
+
+def test_a_phantom_s_mask_is_its_truth_on_its_own_grid() -> None:
+    stored = phantom_drawing(SMALL).mask
+    assert stored is not None
+    label_map = read_label_map(stored)
+    assert np.array_equal(label_map.array, truth(SMALL))
+    assert label_map.affine == SMALL.affine
+    assert label_map.affine[0][0] < 0 < label_map.affine[2][2]
 
 
 def test_the_drawing_of_a_phantom_is_one_instance_for_each_organ() -> None:

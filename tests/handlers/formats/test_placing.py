@@ -104,6 +104,14 @@ def test_a_mask_of_finer_voxels_is_refused_and_not_resampled() -> None:
     mismatch(LabelMap(np.zeros((14, 10, 4), np.uint8), affine_of(fine)))
 
 
+def test_a_mask_that_fills_the_same_box_with_other_voxels_is_refused() -> None:
+    grid = Grid((4, 4, 4), affine_of(np.eye(4)))
+    halves = np.diag([0.5, 1.0, 1.0, 1.0])
+    halves[0, 3] = -0.25
+    refused = mismatch(LabelMap(np.zeros((8, 4, 4), np.uint8), affine_of(halves)), grid)
+    assert distance_mm(refused) == 0
+
+
 def test_a_mask_turned_by_half_a_right_angle_is_refused() -> None:
     half = np.sqrt(0.5)
     turn = np.array([[half, -half, 0, 0], [half, half, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
