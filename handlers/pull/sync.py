@@ -173,15 +173,15 @@ class _Pull:
         return all(one is not None and one.origin == job.origin for one in held)
 
     async def _place(self, whole: layouts.Whole, staged: Mapping[str, tuple[Path, Held]]) -> None:
-        touched = {held.task for path, (_, held) in staged.items() if path in self._held}
-        if touched:
+        touched = {held.task for _, held in staged.values()}
+        if any(path in self._held for path in staged):
             await self._index(whole, self._there(whole) - touched)
         for path in sorted(staged):
             file, held = staged[path]
             self._folder.place(file, path, ours=path in self._held)
             self._held[path] = held
         self._summary.files = len(staged)
-        self._count(whole, {held.task for _, held in staged.values()})
+        self._count(whole, touched)
 
     def _count(self, whole: layouts.Whole, touched: Collection[str]) -> None:
         there, before = self._there(whole), self._state.placed
@@ -219,6 +219,8 @@ class _Pull:
         file = self._folder.staging / INDEX
         sha256 = await _written(file, whole.chunks(there, self._contents))
         now = described(file, origin, sha256)
+        if held is not None:
+            self._state.files[whole.index] = held
         self._state.pending[whole.index] = now
         state.save(self._wish.folder, self._state)
         self._folder.place(file, whole.index, ours=held is not None)
