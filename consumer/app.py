@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from consumer import check
 from consumer.admin import Admin
@@ -15,6 +14,7 @@ from consumer.app_adapters import (
     LANES,
     Close,
     FullQueue,
+    Unlogged,
     make_log,
     make_platforms,
     make_queue,
@@ -57,13 +57,6 @@ __all__ = [
 Announce = Callable[[str, Address], None]
 
 
-class Unlogged:
-    """The log of a process that works on no audit lane: nothing may ask it."""
-
-    async def append(self, entries: Sequence[Mapping[str, Any]]) -> int:
-        raise Permanent("no-log", "this process does not write the log")
-
-
 async def serve(
     settings: Settings,
     *,
@@ -91,6 +84,7 @@ async def serve(
         rules=settings.rules(),
         project_key=project_key,
         clock=now,
+        email_key=settings.email_key,
     )
     process = Process(
         queue=queue,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from consumer.download import Downloader
 from consumer.errors import Permanent
@@ -40,6 +40,13 @@ class CheckedStore(Store, Protocol):
 
     async def check(self) -> None:
         """Raises what is wrong with the store, a write tried included."""
+
+
+class Unlogged:
+    """The log of a process that works on no audit lane: nothing may ask it."""
+
+    async def append(self, entries: Sequence[Mapping[str, Any]]) -> int:
+        raise Permanent("no-log", "this process does not write the log")
 
 
 def our_version() -> str:
@@ -111,6 +118,9 @@ def _platform(name: str, source: Source, settings: Settings, closing: list[Close
                 organization=source.organization,
                 projects=source.projects,
                 ground_truth_stages=source.ground_truth_stages,
+                masks=settings.rules()[name].masks,
+                classes=settings.rules()[name].classes,
+                max_image_bytes=settings.work.max_image_bytes,
                 downloader=downloader,
                 clock=now,
             )

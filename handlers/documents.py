@@ -47,7 +47,7 @@ def _named(unit: Unit, files: Sequence[FileRef]) -> Iterator[tuple[JsonPath, Any
     masks = _shown([file for file in files if not file.group])
     if masks:
         keys = [file.key for file in masks]
-        yield unit.series.slot, keys[0] if len(keys) == 1 else keys
+        yield unit.series.slot, keys
         if masks[0].path.endswith(".png"):
             yield unit.series.png_slot, True
         for segment in unit.series.segments:
@@ -87,12 +87,16 @@ def _of_object(
 
 
 def _name_in(document: dict[str, Any], path: JsonPath, value: Any) -> None:
+    """One key of a list stands alone, unless the document wants a list there."""
     if not path:
         return
     place: Any = document
     try:
         for step in path[:-1]:
             place = place[step]
-        place[path[-1]] = value
+        last: Any = path[-1]
+        old = place.get(last) if isinstance(place, dict) else place[last]
+        single = isinstance(value, list) and len(value) == 1 and not isinstance(old, list)
+        place[last] = value[0] if single else value
     except (KeyError, IndexError, TypeError) as error:
         raise Permanent("document-slot", "the document has no place for a mask's name") from error

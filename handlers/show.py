@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,10 @@ from consumer.model import FileRef, Manifest, Pointer, decode
 from consumer.ports import Store
 from handlers import layout
 from handlers.formats import contact_sheet, nifti, volume_file
+from handlers.pull.current import pointers, projects, read_facts
 from handlers.threads import converted
+
+_NAMED = 10  # tasks that an error names
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,25 @@ async def show(
     )
     said = f"{about}: {len(sheet.slices)} of {label_map.shape[2]} slices{lacking}"
     return Shown(sheet.png, said)
+
+
+async def find(store: Store, task: str, project: str | None) -> tuple[str, str]:
+    """(project, task id) of a task given by its id or its name. Raises ``Permanent`` when there is
+    none, or several."""
+    among = [project] if project else await projects(store)
+    for one in among:
+        if await store.read(layout.pointer_key(one, task)) is not None:
+            return one, task
+    named: list[tuple[str, str]] = []
+    for one in among:
+        facts, _ = await read_facts(store, await pointers(store, one), {}, asyncio.sleep)
+        named += [(one, found.task) for found in facts if found.name == task]
+    if len(named) == 1:
+        return named[0]
+    if named:
+        ids = ", ".join(f"{found} in {one}" for one, found in named[:_NAMED])
+        raise Permanent("task-ambiguous", f"several tasks are called so: {ids}")
+    raise Permanent("task-unknown", "the lake holds no task of that id or name")
 
 
 async def _pointer(store: Store, project: str, task: str) -> Pointer:

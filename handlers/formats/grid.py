@@ -30,4 +30,5 @@ class Grid:
         """DICOM patient coordinates (LPS, millimetres), n x 3, of n voxel indices (i, j, k)."""
         matrix = np.asarray(self.affine, np.float64)
         ras = voxels @ matrix[:3, :3].T + matrix[:3, 3]
-        return ras * np.array([-1.0, -1.0, 1.0])
+        lps: NDArray[np.float64] = ras * np.array([-1.0, -1.0, 1.0])
+        return lps
