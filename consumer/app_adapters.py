@@ -15,6 +15,7 @@ from consumer.log.log import TileLog
 from consumer.log.note import BadNote, Signer, load_key, new_key, show_key
 from consumer.model import LaneSpec, TaskKey
 from consumer.platforms.labelbox import Labelbox
+from consumer.platforms.labelbox_template import Template
 from consumer.platforms.redbrick import RedBrick
 from consumer.ports import DeadLetters, Handler, Platform, Queue, Store
 from consumer.queues.rabbitmq import RabbitQueue
@@ -23,6 +24,7 @@ from consumer.settings import ConfigurationError, Settings
 from consumer.settings_model import LabelboxSource, RedBrickSource, Source
 from consumer.stores.directory import DirectoryStore
 from consumer.stores.s3 import S3Store
+from consumer.stores.s3_objects import S3Objects
 from handlers import audit, export, layout
 
 HANDLERS: Mapping[str, Handler] = {"export": export, "audit": audit}
@@ -93,6 +95,7 @@ def _platform(name: str, source: Source, settings: Settings, closing: list[Close
     downloader = Downloader(
         hosts=frozenset(source.download_hosts),
         max_bytes=settings.work.max_download_bytes,
+        max_file_bytes=settings.work.max_image_bytes,
         timeout_s=settings.work.download_timeout_s,
     )
     secrets = [secret.reveal().encode() for secret in source.secrets]
@@ -108,6 +111,9 @@ def _platform(name: str, source: Source, settings: Settings, closing: list[Close
                 export_params=source.export_params.model_dump(),
                 downloader=downloader,
                 clock=now,
+                images=source.images,
+                objects=_image_objects(name, source, settings, closing),
+                max_image_bytes=settings.work.max_image_bytes,
             )
         case RedBrickSource():
             made = RedBrick(
@@ -126,6 +132,30 @@ def _platform(name: str, source: Source, settings: Settings, closing: list[Close
             )
     closing += [made.close, downloader.close]
     return made
+
+
+def _image_objects(
+    name: str, source: LabelboxSource, settings: Settings, closing: list[Close]
+) -> S3Objects | None:
+    """What reads a source's images in buckets; None where no bucket is named. Raises
+    `ConfigurationError`."""
+    try:
+        template = Template(source.images).fixed_prefix if source.images else ""
+    except ValueError as error:
+        raise ConfigurationError([f"sources.{name}.images: {error}"]) from error
+    prefixes = [*source.image_prefixes, *([template] if template.startswith("s3://") else [])]
+    if not prefixes:
+        return None
+    try:
+        objects = S3Objects(prefixes, settings.lake_endpoint or None)
+    except ValueError as error:
+        raise ConfigurationError([f"sources.{name}.image_prefixes: {error}"]) from error
+
+    async def close() -> None:
+        objects.close()
+
+    closing.append(close)
+    return objects
 
 
 def project_key(key: TaskKey) -> str:

@@ -10,6 +10,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ from consumer.model import (
     Delivery,
     Mask,
     Missing,
+    Series,
     TaskEvent,
     TaskKey,
     TaskSnapshot,
@@ -27,8 +29,10 @@ from consumer.model import (
 from consumer.platforms import labelbox_hooks, labelbox_legacy
 from consumer.platforms.labelbox_export import PARAMS, Exports, batches
 from consumer.platforms.labelbox_graphql import GraphQL, ProjectUnreadable
+from consumer.platforms.labelbox_images import ImageSaver
 from consumer.platforms.labelbox_rows import snapshot_of
-from consumer.ports import Clock, Sleep
+from consumer.platforms.labelbox_template import Template
+from consumer.ports import Clock, ImageObjects, SavedImage, Sleep
 
 API_URL = "https://api.labelbox.com/graphql"
 EXPORT_PARAMS = tuple(PARAMS)  # the six names of the vendor's page, on unless switched off
@@ -58,7 +62,8 @@ Answer = TaskSnapshot | Missing | Transient | Permanent
 
 
 class Labelbox:
-    """One Labelbox account."""
+    """One Labelbox account. ``images`` is where a task's images lie when its data row does not
+    say (`Template`); ``objects`` reads those in buckets, if any may be read."""
 
     def __init__(
         self,
@@ -73,6 +78,9 @@ class Labelbox:
         export_params: Mapping[str, bool] | None = None,
         sleep: Sleep = asyncio.sleep,
         limits: Limits = Limits(),
+        images: str = "",
+        objects: ImageObjects | None = None,
+        max_image_bytes: int = 16 << 30,  # of one series
     ) -> None:
         self.source = source
         self._secrets = tuple(secrets)
@@ -84,6 +92,13 @@ class Labelbox:
         self._authorization = f"Bearer {api_key}"
         self._downloader = downloader
         self._limits = limits
+        self._images = ImageSaver(
+            downloader,
+            self._key_for,
+            objects=objects,
+            template=Template(images) if images else None,
+            max_bytes=max_image_bytes,
+        )
         self._graphql = GraphQL(
             url=api_url,
             authorization=self._authorization,
@@ -123,6 +138,11 @@ class Labelbox:
         if data.startswith(_PNG_START) and not data.endswith(_PNG_END):
             raise Transient("download-truncated", "a mask's PNG has no end")
         return data
+
+    async def save_images(
+        self, snapshot: TaskSnapshot, series: Series, folder: Path
+    ) -> list[SavedImage]:
+        return await self._images.save(snapshot, series, folder)
 
     async def _fetch_batch(self, project: str, ids: Sequence[str]) -> dict[TaskKey, Answer]:
         keys = [TaskKey(source=self.source, project=project, task=task) for task in ids]
@@ -176,10 +196,12 @@ class Labelbox:
 
     async def _get(self, url: str, *, max_bytes: int) -> bytes:
         """What a data row points at; with our key where it lies on the API's own origin."""
-        own = _origin(url) == self._api_origin
         return await self._downloader.get(
-            url, authorization=self._authorization if own else None, max_bytes=max_bytes
+            url, authorization=self._key_for(url), max_bytes=max_bytes
         )
+
+    def _key_for(self, url: str) -> str | None:
+        return self._authorization if _origin(url) == self._api_origin else None
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None] | None:
