@@ -136,8 +136,8 @@ def disagreement(feature: str, compared: Comparison, shape: Shape, more: str = "
     one, other = compared.groups
     return Refused(
         "groups-disagree",
-        f"{one} and {other} disagree about the object {feature}: Dice {compared.dice or 0.0:.4f}, "
-        f"{compared.differing} of {compared.voxels} voxels differ{more}",
+        f"{one} and {other} disagree about the object {feature:.60}: "
+        f"Dice {compared.dice or 0.0:.4f}, {compared.differing} of {compared.voxels} voxels differ{more}",
         shape=shape,
     )
 

@@ -18,7 +18,7 @@ from consumer.model import ViewConvention
 from handlers.formats.drawings import Drawing, DrawnObject, Patch
 from handlers.formats.views import Shape, picture_size, view_of
 
-MAX_FRAMES = 48  # of one group that are sampled: the ends, and evenly between them
+MAX_FRAMES = 32  # of one group that are sampled: the ends, and evenly between them
 ENDS = 4
 
 CONVENTIONS = tuple(

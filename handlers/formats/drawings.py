@@ -84,7 +84,7 @@ def objects_of(series: Series, classes: Sequence[ClassRule]) -> tuple[DrawnObjec
         view_of(group)
         drawings[feature].append(Drawing(group, frame, source))
         if categories.setdefault(feature, source.category) != source.category:
-            raise Refused("feature-of-two-classes", f"the object {feature} has two classes")
+            raise Refused("feature-of-two-classes", f"the object {feature:.60} has two classes")
     if len(drawings) > MAX_OBJECTS:
         raise Refused("too-many-objects", f"more than {MAX_OBJECTS} objects in one series")
     return tuple(
@@ -175,7 +175,7 @@ def _at(drawing: Drawing, error: Permanent | Transient) -> Permanent | Transient
     """The same error, telling which frame it is about."""
     if isinstance(error, Refused) and error.reason == "picture-wrong-size":
         return error
-    said = f"{drawing.group} frame {drawing.frame}, object {drawing.source.feature}: "
+    said = f"{drawing.group} frame {drawing.frame}, object {drawing.source.feature or '':.60}: "
     if isinstance(error, Refused):
         return Refused(error.reason, said + error.message, shape=error.shape)
     return type(error)(error.reason, said + error.message)

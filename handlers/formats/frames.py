@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 from numpy.typing import NDArray
@@ -147,8 +148,7 @@ class _Work:
             agreements += [agreement] if agreement else []
         rows, columns, slices = votes.extent()
         for k in range(slices.start, slices.stop):
-            mask = votes.take(k)
-            canvas.lay(number, lambda array, k=k: array[rows, columns, k], mask)  # type: ignore[misc]
+            canvas.lay(number, itemgetter((rows, columns, k)), votes.take(k))
         return empty
 
     def _check_others(self, one: DrawnObject, compared: Comparison) -> None:

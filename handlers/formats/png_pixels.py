@@ -98,16 +98,22 @@ def drawn_in(pixels: Pixels, colours: Collection[Color]) -> dict[Color, Mask]:
     if (0, 0, 0) in colours:
         raise Refused("picture-ambiguous", "an object claims black, which is the background")
     left = drawn(pixels)
-    masks: dict[Color, Mask] = {}
+    codes = _codes(pixels.colour)
     full = 257 if pixels.colour.dtype.itemsize == 2 else 1  # 255 * 257 is 65,535
-    for colour in colours:
-        wanted = np.array(colour, np.uint32) * full
-        masks[colour] = (pixels.colour == wanted).all(2) & left
-    for mask in masks.values():
-        left = left & ~mask
-    if left.any():
-        raise _unclaimed(pixels.colour[left])
-    return masks
+    wanted = {colour: _codes(np.array(colour, np.uint64) * np.uint64(full)) for colour in colours}
+    unclaimed = left & ~np.isin(codes, list(wanted.values()))
+    if unclaimed.any():
+        raise _unclaimed(pixels.colour[unclaimed])
+    return {colour: (codes == code) & left for colour, code in wanted.items()}
+
+
+def _codes(colours: NDArray[Any]) -> NDArray[np.uint64]:
+    """One number for each colour of 1 or 3 channels in the last axis."""
+    red, green, blue = (colours[..., n % colours.shape[-1]].astype(np.uint64) for n in range(3))
+    codes: NDArray[np.uint64] = np.asarray(
+        (red << np.uint64(32)) | (green << np.uint64(16)) | blue, np.uint64
+    )
+    return codes
 
 
 def _unclaimed(pixels: NDArray[Any]) -> Refused:

@@ -164,5 +164,5 @@ def test_of_a_large_object_only_some_frames_are_read() -> None:
 
     found = calibrate(drawn.series(), read, large.shape, {})
 
-    assert len(reads) <= 96
+    assert len(reads) <= 64
     assert [one.decided for one in found] == [DEFAULT, DEFAULT]
