@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumer.errors import GroundwireError, Refused
-from handlers.formats.dicom_image import Frame, Vector
+from handlers.formats.dicom_image import Frame
 from handlers.formats.grid import Grid
 from handlers.formats.label_map import MAX_SIDE, MAX_VOXELS
 
-MAX_DRIFT = 0.01  # in-plane, of the pitch: 1 % leans by 0.6 degrees
+MAX_DRIFT = 0.01  # in-plane, of the pitch: 1 % leans by 0.6 degrees; and half a pixel in all
 MAX_OFF_PLACE = 0.25  # of the pitch: how far a slice may lie from where the grid has it
 DIRECTION_TOLERANCE = 1e-4  # between frames' direction cosines
-_UNIT_TOLERANCE = 1e-3  # of a direction's length, and of the angle between two
+_UNIT_TOLERANCE = 2e-4  # of a direction's length, and of the cosine between two: four decimals
 _SAME_PLACE = 1e-3  # millimetres between frames of one place, at most
 _MULTIPLE = 0.1  # how near to a multiple of the usual gap a gap tells of missing slices
 
@@ -99,13 +99,8 @@ def _directions(frames: Sequence[Frame]) -> tuple[Array, Array]:
 
 
 def _normal(frame: Frame) -> Array:
-    normal = np.cross(_unit(frame.place.along_row), _unit(frame.place.along_column))
+    normal = np.cross(frame.place.along_row, frame.place.along_column)
     return np.asarray(normal / np.linalg.norm(normal), np.float64)
-
-
-def _unit(vector: Vector) -> Array:
-    array = np.array(vector)
-    return np.asarray(array / np.linalg.norm(array), np.float64)
 
 
 def _places(frames: Sequence[Frame], normal: Array) -> list[list[Frame]]:
@@ -234,9 +229,11 @@ def _check_straight(
     """Slices lie above one another, none beside its place."""
     rise = float(pitch @ normal)
     drift = float(np.linalg.norm(pitch - rise * normal)) / rise
-    if drift > MAX_DRIFT:
+    total = drift * rise * (len(frames) - 1)
+    if drift > MAX_DRIFT or total > min(frames[0].place.spacing) / 2:
         angle = np.degrees(np.arctan(drift))
-        what = f"slices lean by {drift:.2%} of the pitch ({angle:.2f} degrees): tilt or shear"
+        measure = f"{drift:.2%} of the pitch ({angle:.2f} degrees), {total:.4g} mm in all"
+        what = f"slices lean by {measure}: tilt or shear"
         raise Refused("tilted", f"{frames[0].name} to {frames[-1].name}: {what}", shape=shape)
     off = positions - positions[0] - np.outer(np.arange(len(frames)), pitch)
     along = np.abs(off @ normal) / rise
@@ -257,8 +254,8 @@ def _grid(first: Frame, pitch: Array, shape: tuple[int, int, int]) -> Grid:
     to RAS."""
     between_rows, between_columns = first.place.spacing
     lps = np.eye(4)
-    lps[:3, 0] = _unit(first.place.along_row) * between_columns
-    lps[:3, 1] = _unit(first.place.along_column) * between_rows
+    lps[:3, 0] = np.multiply(first.place.along_row, between_columns)
+    lps[:3, 1] = np.multiply(first.place.along_column, between_rows)
     lps[:3, 2] = pitch
     lps[:3, 3] = first.place.position
     ras = np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps
