@@ -95,6 +95,9 @@ def pull(
     channel: Annotated[
         str | None, typer.Option(help="What dataset.json calls the images: CT, MR, ..")
     ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Forget the options of the last time.")
+    ] = False,
     clear_cache: Annotated[
         bool, typer.Option("--clear-cache", help="Fetch everything anew.")
     ] = False,
@@ -127,6 +130,8 @@ def pull(
         paths=paths.value if paths else None,
         channel=channel,
     )
+    if everything and options is None:
+        options = house.Options()
     asked = house.Asked(project, directory, options, lake, config, clear_cache)
     summary = do(_pulling(asked))
     _show(summary)

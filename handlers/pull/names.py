@@ -29,15 +29,22 @@ def folders(tasks: Sequence[Facts], *, by: str) -> dict[str, str]:
     Given all tasks of a project, deleted ones included, so that a folder's name hangs neither on
     what is selected nor on the order in which tasks came; of tasks with one name none has it bare.
     """
-    wanted = {task.place: layout.safe_name(task.name if by == "name" else task.task)
-              for task in tasks}  # fmt: skip
+    wanted = {
+        task.place: layout.safe_name(task.name if by == "name" else task.task) for task in tasks
+    }
     marks = {task.place: identifier(task.source, task.task) for task in tasks}
     met = Counter(folded(name) for name in wanted.values())
-    made = {place: name if met[folded(name)] == 1 and not _is_reserved(name)
-            else f"{name}~{marks[place][:8]}" for place, name in wanted.items()}  # fmt: skip
+    made = {
+        place: _with(name, marks[place][:8])
+        if met[folded(name)] > 1 or _is_reserved(name)
+        else name
+        for place, name in wanted.items()
+    }
     met = Counter(folded(name) for name in made.values())
-    return {place: name if met[folded(name)] == 1 else f"{wanted[place]}~{marks[place]}"
-            for place, name in made.items()}  # fmt: skip
+    return {
+        place: _with(wanted[place], marks[place]) if met[folded(name)] > 1 else name
+        for place, name in made.items()
+    }
 
 
 def distinct(paths: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
@@ -62,10 +69,15 @@ def distinct(paths: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
 def marked(part: str) -> str:
     """The component with digits of its hash before its suffix."""
     suffix = suffix_of(part)
-    stem = part.removesuffix(suffix)
-    reserved, dot, rest = stem.partition(".")
-    mark = f"~{identifier(part)[:8]}"
-    return f"{reserved}{mark}{dot}{rest}{suffix}" if dot else f"{stem}{mark}{suffix}"
+    return _with(part.removesuffix(suffix), identifier(part)[:8]) + suffix
+
+
+def _with(name: str, mark: str) -> str:
+    """A reserved name is reserved whatever follows its first dot, so the mark comes before."""
+    if not _is_reserved(name):
+        return f"{name}~{mark}"
+    stem, dot, rest = name.partition(".")
+    return f"{stem}~{mark}{dot}{rest}"
 
 
 def suffix_of(name: str) -> str:

@@ -193,9 +193,7 @@ class Lake:
             active_at=active_at,
         )  # fmt: skip
         key = layout.pointer_key(self.project, task)
-        self.etags[key] = await self.store.swap(
-            key, encode(pointer), if_match=self.etags.get(key)
-        )
+        self.etags[key] = await self.store.swap(key, encode(pointer), if_match=self.etags.get(key))
 
 
 def redbrick_document(task: str, name: str | None, files: list[FileRef]) -> dict[str, Any]:

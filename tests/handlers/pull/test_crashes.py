@@ -115,9 +115,7 @@ def scene(tmp_path: Path) -> Scene:
 
 
 @pytest.mark.parametrize("fault", list(Fault))
-async def test_a_crash_at_any_call_of_the_store(
-    fault: Fault, scene: Scene, tmp_path: Path
-) -> None:
+async def test_a_crash_at_any_call_of_the_store(fault: Fault, scene: Scene, tmp_path: Path) -> None:
     number = 0
     while True:
         number += 1

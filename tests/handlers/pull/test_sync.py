@@ -47,9 +47,7 @@ async def test_tasks_json_names_the_files_that_are_there(lake: Lake, tmp_path: P
     assert task["series"][0]["segmentations"] == "segmentations/study01/series1.nii.gz"
 
 
-async def test_a_second_pull_reads_nothing_and_changes_nothing(
-    lake: Lake, tmp_path: Path
-) -> None:
+async def test_a_second_pull_reads_nothing_and_changes_nothing(lake: Lake, tmp_path: Path) -> None:
     await lake.task("t1")
     await pulled(lake, tmp_path)
     before = {path: (tmp_path / PROJECT / path).stat() for path in tree(tmp_path / PROJECT)}
@@ -143,9 +141,7 @@ async def test_a_file_that_a_person_edited_is_kept_aside_and_said(
     assert mask.read_bytes() == right
 
 
-async def test_an_edited_file_of_a_withdrawn_task_is_kept_aside(
-    lake: Lake, tmp_path: Path
-) -> None:
+async def test_an_edited_file_of_a_withdrawn_task_is_kept_aside(lake: Lake, tmp_path: Path) -> None:
     await lake.task("t1", name="s")
     await lake.task("t2", name="other")
     await pulled(lake, tmp_path)
@@ -246,9 +242,7 @@ async def test_a_folder_of_another_project_is_refused(lake: Lake, tmp_path: Path
     assert raised.value.reason == "another-project"
 
 
-async def test_a_project_that_the_lake_has_not_makes_no_folder(
-    lake: Lake, tmp_path: Path
-) -> None:
+async def test_a_project_that_the_lake_has_not_makes_no_folder(lake: Lake, tmp_path: Path) -> None:
     with pytest.raises(Permanent, match="no project project-1"):
         await pulled(lake, tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -300,9 +294,7 @@ async def test_the_ground_truth_is_its_labels_files_alone(lake: Lake, tmp_path: 
     assert named == [None, "segmentations/s/series1.nii.gz"]
 
 
-async def test_a_labelbox_project_is_rows_whose_urls_are_paths(
-    lake: Lake, tmp_path: Path
-) -> None:
+async def test_a_labelbox_project_is_rows_whose_urls_are_paths(lake: Lake, tmp_path: Path) -> None:
     from tests.handlers.pull.lakes import File
 
     png = File("masks/Axial/feature-1/000006.png", b"png", label="label-1")
