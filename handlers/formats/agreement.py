@@ -137,7 +137,8 @@ def disagreement(feature: str, compared: Comparison, shape: Shape, more: str = "
     return Refused(
         "groups-disagree",
         f"{one} and {other} disagree about the object {feature:.60}: "
-        f"Dice {compared.dice or 0.0:.4f}, {compared.differing} of {compared.voxels} voxels differ{more}",
+        f"Dice {compared.dice or 0.0:.4f}, {compared.differing} of {compared.voxels} voxels "
+        f"differ{more}",
         shape=shape,
     )
 

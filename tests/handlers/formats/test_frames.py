@@ -533,6 +533,16 @@ def test_a_little_roughness_is_no_disagreement() -> None:
     assert np.array_equal(laid.label_map.array != 0, smooth)
 
 
+def test_drawings_that_differ_more_are_refused_whatever_the_convention() -> None:
+    smooth = ball((40, 38, 36), (19, 18, 17), 14)
+    rough = smooth & (np.random.default_rng(1).random(smooth.shape) > 0.06)
+    drawn = Drawn()
+    drawn.add("f", "x", "Axial", pictures(smooth, "Axial", DEFAULT))
+    drawn.add("f", "x", "Coronal", pictures(rough, "Coronal", DEFAULT))
+
+    assert "Dice 0.97" in refused(drawn, shape=smooth.shape).message
+
+
 def test_symmetric_objects_that_are_equal_are_not_refused() -> None:
     symmetric = ball((21, 21, 21), (10, 10, 10), 7)
 
