@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Iterator
 
 from pydicom import Dataset, dcmwrite
 from pydicom.charset import convert_encodings
@@ -28,8 +27,6 @@ DEVICE_SERIAL_NUMBER = "0"
 SOFTWARE_VERSION = "1"  # of what is written: a change of it makes other objects of the same masks
 UNKNOWN_DATE = "19000101"  # where a date must be and the series has none
 UNKNOWN_TIME = "000000"
-
-PLACEHOLDERS = ("1.2.3.1", "1.2.3.2", "1.2.3.3")  # of series, instance, dimensions: until `sealed`
 
 _UID_ROOT = "1.2.826.0.1.3680043.8.498."  # pydicom's, free for generated identifiers
 
@@ -69,13 +66,17 @@ def identify(target: Dataset, source: Dataset) -> None:
     target.SoftwareVersions = SOFTWARE_VERSION
 
 
-def when(source: Dataset) -> tuple[str, str]:
-    """Date and time of the series' content, the nearest that it tells; of 1900 if it tells none."""
-    for date, time in _DATES:
-        if _DATE.fullmatch(_text(source, date)):
-            told = _text(source, time)
-            return _text(source, date), told if _TIME.fullmatch(told) else UNKNOWN_TIME
-    return UNKNOWN_DATE, UNKNOWN_TIME
+def date(target: Dataset, source: Dataset, date: str, time: str) -> None:
+    """Sets date and time of the target to when the series was made, by the nearest that it tells;
+    in 1900 if it tells nothing."""
+    setattr(target, date, UNKNOWN_DATE)
+    setattr(target, time, UNKNOWN_TIME)
+    for day, hour in _DATES:
+        if _DATE.fullmatch(_text(source, day)):
+            setattr(target, date, _text(source, day))
+            if _TIME.fullmatch(_text(source, hour)):
+                setattr(target, time, _text(source, hour))
+            return
 
 
 def lasting_uid(*what: str) -> UID:
@@ -83,53 +84,31 @@ def lasting_uid(*what: str) -> UID:
     return generate_uid(_UID_ROOT, entropy_srcs=["groundwire", *what])
 
 
+PLACEHOLDERS = tuple(lasting_uid("placeholder", what) for what in ("series", "instance", "other"))
+
+
 def sealed(dataset: Dataset) -> bytes:
-    """The object as a DICOM file, its placeholder identifiers replaced by hashes of its content,
-    so that objects of one identifier are equal bytes."""
-    digest = _digest(dataset)
-    fresh = {uid: lasting_uid(digest, uid) for uid in PLACEHOLDERS}
-    for element in _identifiers(dataset):
-        if element.value in fresh:
-            element.value = fresh[str(element.value)]
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    return _written(dataset)
-
-
-def file_meta(sop_class: UID, transfer_syntax: UID) -> FileMetaDataset:
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = sop_class
-    meta.MediaStorageSOPInstanceUID = UID(PLACEHOLDERS[1])
-    meta.TransferSyntaxUID = transfer_syntax
-    return meta
-
-
-def _digest(dataset: Dataset) -> str:
-    """Of pixels and header apart, so that pixels are not copied."""
-    pixels = dataset.get("PixelData", b"")
-    if pixels:
-        element = dataset["PixelData"]
-        del dataset.PixelData
-    digest = hashlib.sha256(_written(dataset))
-    digest.update(hashlib.sha256(pixels).digest())
-    if pixels:
-        dataset.add(element)
-    return digest.hexdigest()
-
-
-def _identifiers(dataset: Dataset) -> Iterator[DataElement]:
-    """Every element of identifiers, those within sequences too."""
-    for element in dataset:
-        if element.VR == "UI":
-            yield element
-        elif element.VR == "SQ":
-            for item in element.value:
-                yield from _identifiers(item)
-
-
-def _written(dataset: Dataset) -> bytes:
+    """The object as a DICOM file, with hashes of its content in place of `PLACEHOLDERS`: objects
+    of one identifier are equal bytes. All are 64 characters, so no length changes."""
     buffer = io.BytesIO()
     dcmwrite(buffer, dataset, enforce_file_format=True)
-    return buffer.getvalue()
+    data = bytearray(buffer.getbuffer())
+    digest = hashlib.sha256(data).hexdigest()
+    for placeholder in PLACEHOLDERS:
+        old, new = placeholder.encode(), lasting_uid(digest, placeholder).encode()
+        at = data.find(old)
+        while at >= 0:
+            data[at : at + len(old)] = new
+            at = data.find(old, at)
+    return bytes(data)
+
+
+def file_meta(sop_class: str, transfer_syntax: str) -> FileMetaDataset:
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = UID(sop_class)
+    meta.MediaStorageSOPInstanceUID = UID(PLACEHOLDERS[1])
+    meta.TransferSyntaxUID = UID(transfer_syntax)
+    return meta
 
 
 def _text(source: Dataset, keyword: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -74,9 +74,7 @@ def check_same_grid(label_map: LabelMap, series: SourceSeries) -> None:
         raise Refused("no-frame-of-reference", "the series has no frame of reference")
 
 
-def drawn_segments(
-    label_map: LabelMap, segments: Sequence[LabelCount]
-) -> tuple[LabelCount, ...]:
+def drawn_segments(label_map: LabelMap, segments: Sequence[LabelCount]) -> tuple[LabelCount, ...]:
     """The segments that occur, ascending, with their true voxel counts.
 
     Raises ``Refused`` (``mask-unknown-label``) for voxels that no segment names.
@@ -88,9 +86,17 @@ def drawn_segments(
         first = unknown[0]
         raise Refused(
             "mask-unknown-label",
-            f"{len(unknown)} values are no segment's, the first {first.value} ({first.voxels} voxels)",
+            f"{len(unknown)} values are no segment's, first {first.value} ({first.voxels} voxels)",
         )
     return tuple(msgspec.structs.replace(named[c.value], voxels=c.voxels) for c in counts)
+
+
+def values_in(plane: NDArray[Any]) -> list[int]:
+    """The values but 0 of a slice, ascending."""
+    flat = plane.ravel(order="K")
+    if flat.dtype.itemsize > 2:
+        return [int(value) for value in np.unique(flat[flat > 0])]
+    return [int(value) for value in np.flatnonzero(np.bincount(flat)) if value]
 
 
 def slices_of(series: SourceSeries) -> tuple[Slice, ...]:

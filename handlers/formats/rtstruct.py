@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
+from pydicom.dataelem import DataElement
+from pydicom.tag import Tag
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
 
 from consumer.errors import Refused
@@ -25,6 +27,7 @@ from handlers.formats.dicom_source import (
     images_of,
     reference,
     slices_of,
+    values_in,
 )
 from handlers.formats.label_map import LabelMap
 from handlers.formats.segment_names import segment_colour, segment_names
@@ -32,8 +35,8 @@ from handlers.formats.segment_names import segment_colour, segment_names
 MAX_POINTS = 2_000_000  # about 70 MB
 SERIES_NUMBER = 9002
 
+_CONTOUR_DATA = Tag("ContourData")
 _DETACHED_STUDY = "1.2.840.10008.3.1.2.3.1"  # the class by which RTReferencedStudy is told
-_DECIMALS = 6  # of a millimetre
 
 Contours = list[tuple[int, NDArray[np.float64]]]  # slice, and n x 3 patient coordinates
 
@@ -90,7 +93,7 @@ def _contours(
 
 def _occurring(plane: NDArray[np.unsignedinteger], values: Sequence[int]) -> Iterator[int]:
     """Those of ``values`` that the plane holds."""
-    present = set(np.unique(plane).tolist())
+    present = set(values_in(plane))
     return (value for value in values if value in present)
 
 
@@ -104,7 +107,8 @@ def _header(source: Dataset, frame_of_reference: str) -> Dataset:
     d.SeriesNumber, d.InstanceNumber, d.OperatorsName = SERIES_NUMBER, 1, ""
     d.FrameOfReferenceUID, d.PositionReferenceIndicator = frame_of_reference, ""
     d.StructureSetLabel = identity.MANUFACTURER
-    d.StructureSetDate, d.StructureSetTime = d.SeriesDate, d.SeriesTime = identity.when(source)
+    identity.date(d, source, "StructureSetDate", "StructureSetTime")
+    identity.date(d, source, "SeriesDate", "SeriesTime")
     d.ApprovalStatus = "UNAPPROVED"
     return d
 
@@ -149,13 +153,15 @@ def _contour(order: int, points: NDArray[np.float64], image: Slice) -> Dataset:
     contour.ContourGeometricType = "CLOSED_PLANAR"
     contour.NumberOfContourPoints = len(points)
     contour.ContourNumber = order
-    contour.ContourData = [_decimal(value) for value in points.ravel().tolist()]
+    contour.add(_contour_data(points))
     return contour
 
 
-def _decimal(millimetres: float) -> str:
-    """A DS value, of at most 16 characters: to a millionth of a millimetre up to 99 metres."""
-    return f"{millimetres:.{_DECIMALS}f}".rstrip("0").rstrip(".")
+def _contour_data(points: NDArray[np.float64]) -> DataElement:
+    """Decimal strings of millimetres, as the bytes that stand in the file: pydicom would make an object of each
+    number. Implicit VR does not say what an element's type is, so none is wrong."""
+    text = "\\".join(["%.6f"] * points.size) % tuple(points.ravel().tolist())
+    return DataElement(_CONTOUR_DATA, "OB", (text + " " * (len(text) % 2)).encode())
 
 
 def _observation(number: int) -> Dataset:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from highdicom.color import CIELabColor
-from highdicom.seg import SegmentDescription, Segmentation, SegmentationTypeValues
+from highdicom.seg import Segmentation, SegmentationTypeValues, SegmentDescription
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
@@ -31,10 +31,12 @@ from handlers.formats.dicom_source import (
     images_of,
     reference,
     slices_of,
+    values_in,
 )
 from handlers.formats.label_map import LabelMap, smallest_type
 from handlers.formats.segment_names import dicom_text, segment_colour, segment_names
 
+MIN_PIXELS = 8  # of a slice
 MAX_SEGMENTS = 1000  # each is compared with each slice
 MAX_BYTES = 1 << 30  # of pixels
 MAX_NUMBER = 2**16 - 1  # of a segment
@@ -76,25 +78,42 @@ def write_seg(
     slices = slices_of(series)
     pixels = _pixels(label_map, [segment.value for segment in drawn], numbers)
     _check_size(pixels, len(drawn), labelmap=labelmap)
-    seg = Segmentation(
-        source_images=[_stand_in(k, image, series) for k, image in enumerate(slices)],
-        pixel_array=pixels,
-        segmentation_type=_TYPES[labelmap],
-        segment_descriptions=_descriptions(drawn, numbers, slices[0].image),
-        transfer_syntax_uid=RLELossless if labelmap else ExplicitVRLittleEndian,
-        series_instance_uid=identity.PLACEHOLDERS[0],
-        sop_instance_uid=identity.PLACEHOLDERS[1],
-        series_number=SERIES_NUMBER,
-        instance_number=1,
-        manufacturer=identity.MANUFACTURER,
-        manufacturer_model_name=identity.MODEL,
-        software_versions=identity.SOFTWARE_VERSION,
-        device_serial_number=identity.DEVICE_SERIAL_NUMBER,
-        content_label="SEGMENTATION",
-    )
+    described = _descriptions(drawn, numbers, slices[0].image)
+    seg = _segmentation(slices, series, pixels, described, labelmap=labelmap)
     _refer(seg, slices)
     _identify(seg, slices[0].image)
     return identity.sealed(seg)
+
+
+def _segmentation(
+    slices: Sequence[Slice],
+    series: SourceSeries,
+    pixels: Pixels,
+    described: Sequence[SegmentDescription],
+    *,
+    labelmap: bool,
+) -> Segmentation:
+    """Raises ``Refused`` (``seg-not-possible``) where highdicom does: it knows no more of the
+    series than where it lies, so it can tell of nothing else."""
+    try:
+        return Segmentation(
+            source_images=[_stand_in(k, slices, series) for k in range(len(slices))],
+            pixel_array=pixels,
+            segmentation_type=_TYPES[labelmap],
+            segment_descriptions=described,
+            transfer_syntax_uid=RLELossless if labelmap else ExplicitVRLittleEndian,
+            series_instance_uid=identity.PLACEHOLDERS[0],
+            sop_instance_uid=identity.PLACEHOLDERS[1],
+            series_number=SERIES_NUMBER,
+            instance_number=1,
+            manufacturer=identity.MANUFACTURER,
+            manufacturer_model_name=identity.MODEL,
+            software_versions=identity.SOFTWARE_VERSION,
+            device_serial_number=identity.DEVICE_SERIAL_NUMBER,
+            content_label="SEGMENTATION",
+        )
+    except (ValueError, TypeError) as error:
+        raise Refused("seg-not-possible", f"highdicom: {error}") from error
 
 
 def _numbers(values: Sequence[int], labelmap: bool) -> list[int]:
@@ -121,12 +140,15 @@ def _pixels(label_map: LabelMap, values: Sequence[int], numbers: Sequence[int]) 
 
 
 def _check_size(pixels: Pixels, segments: int, *, labelmap: bool) -> None:
-    """Raises ``Refused`` if the pixels may be more than `MAX_BYTES` before compression."""
+    """Raises ``Refused`` if the pixels are more than `MAX_BYTES` before compression, or slices so
+    small that highdicom packs their bits wrongly."""
     frames, rows, columns = pixels.shape
+    if rows * columns < MIN_PIXELS and not labelmap:
+        raise Refused("seg-too-small", f"slices of {columns} x {rows}, {MIN_PIXELS} are the least")
     if labelmap:
         size = pixels.nbytes
     else:
-        drawn = sum(np.unique(plane[plane > 0]).size for plane in pixels)
+        drawn = sum(len(values_in(plane)) for plane in pixels)
         size = drawn * rows * columns // 8
     if size > MAX_BYTES:
         what = f"{segments} segments on {frames} slices of {columns} x {rows}"
@@ -155,18 +177,18 @@ def _descriptions(
     return described
 
 
-def _stand_in(k: int, place: Slice, series: SourceSeries) -> Dataset:
-    """A header that says where the slice lies; all slices have the first one's orientation and
-    spacing to the last digit, which `slices_of` has found to be so within the grid's precision."""
+def _stand_in(k: int, slices: Sequence[Slice], series: SourceSeries) -> Dataset:
+    """A header that says where slice k lies. Directions and spacing are the first slice's, as a
+    SEG has them but once; the others' differ by less than the series' grid allows."""
     columns, rows, _ = series.grid.shape
     d = Dataset()
     d.SOPClassUID, d.SOPInstanceUID = MRImageStorage, f"{_STAND_IN}.{k + 1}"
     d.StudyInstanceUID, d.SeriesInstanceUID = f"{_STAND_IN}.0.1", f"{_STAND_IN}.0.2"
     d.FrameOfReferenceUID, d.PositionReferenceIndicator = series.frame_of_reference, ""
     d.Modality, d.Rows, d.Columns = "MR", rows, columns
-    d.ImagePositionPatient = [_decimal(value) for value in place.position]
-    d.ImageOrientationPatient = [_decimal(value) for value in place.orientation]
-    d.PixelSpacing = [_decimal(value) for value in place.spacing]
+    d.ImagePositionPatient = [_decimal(value) for value in slices[k].position]
+    d.ImageOrientationPatient = [_decimal(value) for value in slices[0].orientation]
+    d.PixelSpacing = [_decimal(value) for value in slices[0].spacing]
     d.SliceThickness = d.SpacingBetweenSlices = _decimal(series.pitch_mm)
     for keyword in _WHO:
         setattr(d, keyword, "")
@@ -191,7 +213,8 @@ def _refer(seg: Segmentation, slices: Sequence[Slice]) -> None:
 
 def _identify(seg: Segmentation, source: Dataset) -> None:
     identity.identify(seg, source)
-    seg.ContentDate, seg.ContentTime = seg.SeriesDate, seg.SeriesTime = identity.when(source)
+    identity.date(seg, source, "ContentDate", "ContentTime")
+    identity.date(seg, source, "SeriesDate", "SeriesTime")
     del seg.InstanceCreationDate, seg.InstanceCreationTime
     for equipment in seg.ContributingEquipmentSequence:  # highdicom itself
         del equipment.ContributionDateTime
@@ -203,4 +226,4 @@ def _identify(seg: Segmentation, source: Dataset) -> None:
 
 
 def _decimal(value: float) -> str:
-    return format_number_as_ds(value)
+    return format_number_as_ds(float(value))

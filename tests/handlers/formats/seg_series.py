@@ -96,9 +96,9 @@ def affine(of: Shape, view: str) -> tuple[tuple[float, ...], ...]:
     return tuple(map(tuple, (np.diag([-1, -1, 1, 1]) @ matrix).tolist()))
 
 
-def drawn(array: NDArray[np.generic], on: Series, *names: str | None) -> tuple[
-    LabelMap, tuple[LabelCount, ...]
-]:
+def drawn(
+    array: NDArray[np.generic], on: Series, *names: str | None
+) -> tuple[LabelMap, tuple[LabelCount, ...]]:
     """A label map on the series' grid, and its segments named in the order of their values."""
     label_map = LabelMap(np.asfortranarray(array), on.grid.affine)
     counts = count_labels(label_map, ())
