@@ -1,7 +1,7 @@
 """Faults that a test orders from a simulated Labelbox: the next answers of an operation go wrong.
 
 An operation is a counter's name: ``export``, ``poll``, ``export header``, ``export offset``,
-``export file GET``, ``mask GET``, ``frames GET``, ``project``, ``user``.
+``export file GET``, ``mask GET``, ``frames GET``, ``images GET``, ``project``, ``user``.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from consumer.demo.labelbox_rows import (
     drawn_on,
     frames_of,
     line_of,
+    row_data_of,
 )
 
 
@@ -26,7 +27,7 @@ def export_legacy(row: SimulatedRow, project: SimulatedProject, base: str) -> It
     for label in row.labels.values():
         yield _legacy_entry(label, row, project, base)
     if not row.labels:
-        yield {"ID": None, "Label": {}, **_legacy_row(row, project)}
+        yield {"ID": None, "Label": {}, **_legacy_row(row, project, base)}
 
 
 def _legacy_entry(
@@ -45,7 +46,7 @@ def _legacy_entry(
     ]
     return {
         "ID": label.id,
-        **_legacy_row(row, project),
+        **_legacy_row(row, project, base),
         "Label": {"objects": [], "classifications": [], "relationships": [], "groups": groups},
         "Created By": label.created_by,
         "Created At": _millis(label.created_at),
@@ -60,7 +61,7 @@ def _legacy_entry(
     }
 
 
-def _legacy_row(row: SimulatedRow, project: SimulatedProject) -> Json:
+def _legacy_row(row: SimulatedRow, project: SimulatedProject, base: str) -> Json:
     history = [
         {
             "actorId": step.by,
@@ -77,7 +78,7 @@ def _legacy_row(row: SimulatedRow, project: SimulatedProject) -> Json:
     ]
     return {
         "DataRow ID": row.id,
-        "Labeled Data": row.row_data,
+        "Labeled Data": row_data_of(row, base),
         "Project Name": project.name,
         "External ID": row.global_key,
         "Dataset Name": "simulated",
@@ -106,6 +107,8 @@ def _legacy_object(drawing: Drawing, base: str) -> Json:
         "keyframe": True,
         "classifications": [],
     }
+    if drawing.color is not None:
+        raise ValueError("legacy exports know no composites")
     if drawing.png is None:
         out["line"] = line_of(drawing)
     else:

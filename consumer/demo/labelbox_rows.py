@@ -6,9 +6,11 @@ functions; the six details are left out unless they are asked for, as the vendor
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 GROUPS = ("Axial", "Sagittal", "Coronal")
 DONE = "Done"
@@ -20,7 +22,8 @@ Json = dict[str, Any]
 class Drawing:
     """One object on one frame of one group: a mask (PNG bytes) or an open polyline (pixels).
 
-    The same ``feature`` may be seen on several frames and groups.
+    The same ``feature`` may be seen on several frames and groups. With a ``color`` the PNG is a
+    composite: the object is its pixels of that colour, and other drawings may have the same PNG.
     """
 
     group: str
@@ -29,6 +32,7 @@ class Drawing:
     png: bytes | None = None
     line: tuple[tuple[float, float], ...] = ()
     feature: str | None = None  # made up by the simulator when absent
+    color: tuple[int, int, int] | None = None
 
 
 @dataclass(slots=True)
@@ -68,6 +72,7 @@ class SimulatedRow:
     steps: list[Step] = field(default_factory=list)  # oldest first
     attachments: list[Json] = field(default_factory=list)
     metadata: list[Json] = field(default_factory=list)
+    images: dict[str, bytes] = field(default_factory=dict)  # what the simulator serves, by name
     before: SimulatedRow | None = None  # as it was until the last change: what a replica serves
 
 
@@ -96,7 +101,8 @@ class Details:
 
 def export_row(row: SimulatedRow, project: SimulatedProject, base: str, details: Details) -> Json:
     """One line of the current export."""
-    data_row: Json = {"id": row.id, "global_key": row.global_key, "row_data": row.row_data}
+    where = row_data_of(row, base)
+    data_row: Json = {"id": row.id, "global_key": row.global_key, "row_data": where}
     if details.data_row_details:
         data_row["details"] = {
             "dataset_id": project.dataset,
@@ -115,6 +121,14 @@ def export_row(row: SimulatedRow, project: SimulatedProject, base: str, details:
         entry["project_details"] = _project_details(row, project)
     out["projects"] = {project.id: entry}
     return out
+
+
+def row_data_of(row: SimulatedRow, base: str) -> str:
+    """Where the row's images lie: one is a file, several are an archive of them."""
+    if not row.images:
+        return row.row_data
+    name = "series.zip" if len(row.images) > 1 else quote(next(iter(row.images)))
+    return f"{base}/images/{row.id}/{name}"
 
 
 def _project_details(row: SimulatedRow, project: SimulatedProject) -> Json:
@@ -205,10 +219,17 @@ def _object(drawing: Drawing, row: SimulatedRow, base: str) -> Json:
     }
     if drawing.png is None:
         out["line"] = line_of(drawing)
+    elif drawing.color is not None:
+        path = f"projects/{row.project}/composites/{composite_id(drawing.png)}/mask"
+        out["composite_mask"] = {"url": f"{base}/api/v1/{path}", "color_rgb": [*drawing.color]}
     else:
         path = f"projects/{row.project}/annotations/{drawing.feature}/index/{drawing.frame}/mask"
         out["mask"] = {"url": f"{base}/api/v1/{path}"}
     return out
+
+
+def composite_id(png: bytes) -> str:
+    return "c" + hashlib.sha256(png).hexdigest()[:24]
 
 
 def line_of(drawing: Drawing) -> list[Json]:

@@ -1,7 +1,7 @@
-"""The HTTP face of a simulated Labelbox: GraphQL, export files, masks and legacy frames.
+"""The HTTP face of a simulated Labelbox: GraphQL, export files, masks, legacy frames, images.
 
-As with the vendor, everything but an export's presigned file wants the Authorization header, and
-that file refuses it: a client that leaks its key to a storage host fails here.
+As with the vendor, everything but images and an export's presigned file wants the Authorization
+header, and that file refuses it: a client that leaks its key to a storage host fails here.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
+from consumer.demo import labelbox_images
 from consumer.demo.labelbox_export import ExportJob, Refused, piece_at
 from consumer.demo.labelbox_faults import Fault
 from consumer.demo.labelbox_graphql import UnknownField, operation_name, select, selection
@@ -47,6 +48,8 @@ class LabelboxServer:
                 web.post("/graphql", self.graphql),
                 web.get("/export-files/{job}/{stream}/{offset}", self.export_file),
                 web.get("/api/v1/projects/{p}/annotations/{feature}/index/{frame}/mask", self.mask),
+                web.get("/api/v1/projects/{p}/composites/{composite}/mask", self.composite),
+                web.get("/images/{row}/{name}", self.images),
                 web.get("/masks/feature/{feature}/{frame}", self.mask),
                 web.get("/v1/frames/{label}", self.frames),
             ]
@@ -185,6 +188,18 @@ class LabelboxServer:
         at = request.match_info
         frame = int(at["frame"]) if at["frame"].isdecimal() else -1
         return await self._bytes("mask GET", self.state.mask(at["feature"], frame), "image/png")
+
+    async def composite(self, request: web.Request) -> web.StreamResponse:
+        if not self._authorized(request):
+            return web.Response(status=401)
+        data = self.state.composite(request.match_info["composite"])
+        return await self._bytes("mask GET", data, "image/png")
+
+    async def images(self, request: web.Request) -> web.StreamResponse:
+        """Without a key: images lie in the customer's own storage."""
+        row = self.state.rows.get(request.match_info["row"])
+        data = await asyncio.to_thread(labelbox_images.served, row)
+        return await self._bytes("images GET", data, "application/octet-stream")
 
     async def frames(self, request: web.Request) -> web.StreamResponse:
         if not self._authorized(request):

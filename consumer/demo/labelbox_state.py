@@ -12,7 +12,7 @@ import copy
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -28,6 +28,7 @@ from consumer.demo.labelbox_rows import (
     SimulatedProject,
     SimulatedRow,
     Step,
+    composite_id,
     export_row,
 )
 from consumer.demo.labelbox_webhooks import Event, Webhook, WebhookStyle
@@ -79,6 +80,7 @@ class LabelboxState:
         self.rows: dict[str, SimulatedRow] = {}
         self.jobs: dict[str, ExportJob] = {}
         self._masks: dict[tuple[str, int], tuple[str, str, bytes]] = {}  # -> row, group, PNG
+        self._composites: dict[str, bytes] = {}
         self._clock = clock or ticking_clock()
         self._seed = seed
         self._made = 0
@@ -104,14 +106,17 @@ class LabelboxState:
     def create_row(
         self,
         global_key: str,
-        row_data: str,
+        row_data: str = "",
         *,
         project: str | None = None,
         by: str = ANNOTATOR,
         attachments: Iterable[Json] = (),
         metadata: Iterable[Json] = (),
+        images: Mapping[str, bytes] | None = None,
     ) -> str:
-        """Uploads a data row into a project's first task; returns its id."""
+        """Uploads a data row into a project's first task; returns its id. ``images`` (by name) are
+        served by the simulator itself, several as one zip archive; ``row_data`` then says where.
+        """
         now = self._clock()
         row = SimulatedRow(
             id=self._id(),
@@ -124,6 +129,7 @@ class LabelboxState:
             stage=LABELING,
             attachments=list(attachments),
             metadata=list(metadata),
+            images=dict(images or {}),
         )
         self.rows[row.id] = row
         self._step(row, "MOVE", by, previous=None, to=LABELING)
@@ -269,6 +275,9 @@ class LabelboxState:
         found = self._masks.get((feature, frame))
         return None if found is None else found[2]
 
+    def composite(self, mask_id: str) -> bytes | None:
+        return self._composites.get(mask_id)
+
     def find_label(self, label_id: str) -> SimulatedLabel | None:
         return next(
             (row.labels[label_id] for row in self.rows.values() if label_id in row.labels), None
@@ -294,6 +303,9 @@ class LabelboxState:
         ]
         for one in kept:
             if one.png is None or one.feature is None:
+                continue
+            if one.color is not None:
+                self._composites[composite_id(one.png)] = one.png
                 continue
             owner, group, _ = self._masks.get((one.feature, one.frame), (row.id, one.group, b""))
             if (owner, group) != (row.id, one.group):

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from consumer.errors import Permanent, Refused, Transient
@@ -71,15 +71,21 @@ class Reference:
 class S3Objects:
     """Implements ``ImageObjects``. ``prefixes`` are ``s3://bucket/prefix``; none: nothing is read.
 
-    Raises ``ValueError`` for a prefix that is none.
+    Credentials come by boto3's usual chain. Raises ``ValueError`` for a prefix that is none.
     """
 
     def __init__(
-        self, prefixes: Sequence[str], endpoint: str | None = None, **options: Any
+        self,
+        prefixes: Sequence[str],
+        endpoint: str | None = None,
+        *,
+        max_files: int = MAX_FILES,
+        page_size: int = 1000,
     ) -> None:
-        """``options`` are those of ``S3Calls``."""
         self._allowed = [Reference.parse(prefix) for prefix in prefixes]
-        self._calls = S3Calls(endpoint=endpoint, **options)
+        self._calls = S3Calls(endpoint=endpoint)
+        self._max_files = max_files
+        self._page_size = page_size
         host = urlsplit(endpoint).hostname if endpoint else None
         self._at = f" at {host}" if host else ""
 
@@ -99,8 +105,10 @@ class S3Objects:
                 for item in page.get("Contents", []):
                     if not item["Key"].endswith("/"):  # folder markers, which consoles make
                         found.append((item["Key"], item["Size"]))
-                if len(found) > MAX_FILES:
-                    raise Permanent("images-too-many", f"over {MAX_FILES} files in one series")
+                if len(found) > self._max_files:
+                    raise Permanent(
+                        "images-too-many", f"over {self._max_files} files in one series"
+                    )
                 token = page.get("NextContinuationToken")
                 if not page.get("IsTruncated") or not token:
                     break
@@ -140,7 +148,12 @@ class S3Objects:
 
     def _page(self, folder: Reference, token: str | None) -> ListObjectsV2OutputTypeDef:
         def call(client: S3Client) -> ListObjectsV2OutputTypeDef:
-            page = partial(client.list_objects_v2, Bucket=folder.bucket, Prefix=folder.key)
+            page = partial(
+                client.list_objects_v2,
+                Bucket=folder.bucket,
+                Prefix=folder.key,
+                MaxKeys=self._page_size,
+            )
             return page() if token is None else page(ContinuationToken=token)
 
         where = self._where(folder)
