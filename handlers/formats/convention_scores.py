@@ -7,6 +7,7 @@ Dice of all lines between a sample of frames, so that all 256 pairs of conventio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -15,11 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumer.model import ViewConvention
+from handlers.formats.agreement import LEAST_DICE
 from handlers.formats.drawings import Drawing, DrawnObject, Patch
 from handlers.formats.views import Shape, picture_size, view_of
 
 MAX_FRAMES = 32  # of one group that are sampled: the ends, and evenly between them
 ENDS = 4
+ENOUGH = 100  # voxels that must speak for another convention where ours cannot be compared
+SURE = 3.0  # standard deviations of a count that are no chance any more
 
 CONVENTIONS = tuple(
     ViewConvention(frame_base=base, flip_x=x, flip_y=y, flip_frame=f)
@@ -92,6 +96,27 @@ def pair_scores(a: Sample, b: Sample, shape: Shape) -> PairScores:
         for flipped, line in enumerate((of_b, of_b[:, :, ::-1])):
             both[at_b, at_a, flipped] = 2 * np.count_nonzero(of_a & line)
     return _spread(a.group, b.group, both, total)
+
+
+def better_elsewhere(
+    a: Sample, b: Sample, ours: tuple[ViewConvention, ViewConvention], shape: Shape
+) -> float | None:
+    """The Dice of the best pair of conventions, if it fits better than ours and not by chance: of
+    a large object, one frame off costs so little that Dice alone does not show it."""
+    found = pair_scores(a, b, shape)
+    at = CONVENTIONS.index(ours[0]), CONVENTIONS.index(ours[1])
+    fits = (
+        possible(a.group, a.frames.tolist(), shape)[:, None]
+        & possible(b.group, b.frames.tolist(), shape)[None, :]
+    )
+    total, differing = int(found.total[at]), int(found.total[at] - found.both[at])
+    fits &= 2 * found.total >= total if total else found.total >= ENOUGH
+    best = float(found.dice[fits].max(initial=0))
+    if not total:
+        return best if best > LEAST_DICE else None
+    exact = best == 1 and differing > 0
+    beyond_chance = differing - (1 - best) * total > SURE * math.sqrt(differing)
+    return best if exact or beyond_chance else None
 
 
 def _spread(one: str, other: str, both: NDArray[np.int64], total: NDArray[np.int64]) -> PairScores:

@@ -15,17 +15,16 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from consumer.errors import Permanent
 from consumer.model import Agreement, ExportRules, LabelCount, Series, ViewConvention
 from handlers.formats import convention_scores as scores
-from handlers.formats.agreement import LEAST_DICE, Comparison, Votes, check, disagreement
+from handlers.formats.agreement import Comparison, Votes, check, disagreement
 from handlers.formats.canvas import Canvas
 from handlers.formats.drawings import Drawing, DrawnObject, Patch, Pictures, Read, objects_of
 from handlers.formats.grid import Grid
 from handlers.formats.label_map import Geometry, LabelMap, grid
 from handlers.formats.values import assign_values
 from handlers.formats.views import DEFAULT, Shape, plane_of
-
-ENOUGH = 100  # voxels that must speak for another convention where ours cannot be compared
 
 _UNIT = tuple(tuple(float(row == column) for column in range(4)) for row in range(4))
 
@@ -87,6 +86,8 @@ class _Work:
         self.pictures = Pictures(self.objects, read, self.shape)
         groups = sorted({group for one in self.objects for group in one.groups})
         self.views = {group: rules.views.get(group, DEFAULT) for group in groups}
+        if not all(view in scores.CONVENTIONS for view in self.views.values()):
+            raise Permanent("view-unusable", "frames count from 0 or from 1")
         self.assumed = tuple(group for group in groups if group not in rules.views)
         categories = {one.feature: one.category for one in self.objects}
         self.values = assign_values(categories, rules.classes, rules.masks)
@@ -152,24 +153,13 @@ class _Work:
         return empty
 
     def _check_others(self, one: DrawnObject, compared: Comparison) -> None:
-        """Raises ``Refused`` (groups-disagree) where other conventions fit much better: of a large
-        object, one frame off costs less than LEAST_DICE allows."""
+        """Raises ``Refused`` (groups-disagree) where other conventions fit better than by chance:
+        of a large object, one frame off costs less than LEAST_DICE allows."""
         a, b = (
             scores.sample(one, group, self.pictures.patch, self.shape) for group in compared.groups
         )
-        ours = tuple(scores.CONVENTIONS.index(self.views[group]) for group in compared.groups)
-        found = scores.pair_scores(a, b, self.shape)
-        fits = (
-            scores.possible(a.group, a.frames.tolist(), self.shape)[:, None]
-            & scores.possible(b.group, b.frames.tolist(), self.shape)[None, :]
-        )
-        if found.total[ours]:
-            fits &= 2 * found.total >= found.total[ours]
-            better = 1 - (1 - found.dice[ours]) / 2
-        else:
-            fits &= found.total >= ENOUGH
-            better = LEAST_DICE
-        best = float(found.dice[fits].max(initial=0))
-        if best > better:
-            more = f"; other conventions would give Dice {best:.4f} on a sample, see calibrate"
+        ours = (self.views[a.group], self.views[b.group])
+        better = scores.better_elsewhere(a, b, ours, self.shape)
+        if better is not None:
+            more = f"; other conventions would give Dice {better:.4f} on a sample, see calibrate"
             raise disagreement(one.feature, compared, self.shape, more)

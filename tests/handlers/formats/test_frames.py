@@ -310,6 +310,29 @@ def test_overlaps_with_an_object_seen_in_two_groups_are_counted() -> None:
     assert laid.labels[1].voxels == other.sum()
 
 
+def test_objects_seen_in_two_groups_leave_nothing_to_each_other() -> None:
+    shape = (20, 20, 20)
+    inner, outer = ball(shape, (10, 9, 8), 3), ball(shape, (10, 9, 8), 6)
+    drawn = Drawn()
+    for feature, volume in (("a", inner), ("b", outer & ~inner)):
+        for group in ("Axial", "Coronal"):
+            drawn.add(feature, feature, group, pictures(volume, group, DEFAULT))
+
+    laid = only(drawn.laid(shape))
+
+    assert np.array_equal(laid.label_map.array, np.where(inner, 1, np.where(outer, 2, 0)))
+    assert [one.voxels for one in laid.labels] == [inner.sum(), (outer & ~inner).sum()]
+    assert laid.overlaps == 0
+
+
+def test_frames_count_from_zero_or_one() -> None:
+    drawn = Drawn()
+    drawn.add("f", "x", "Axial", {3: square(5, 6)})
+
+    with pytest.raises(Permanent, match="from 0 or from 1"):
+        drawn.laid(SMALL, rules(views={"Axial": ViewConvention(frame_base=2)}))
+
+
 def test_binary_masks_lose_nothing_to_overlaps() -> None:
     drawn = Drawn()
     drawn.add("f1", "x", "Axial", {1: square(5, 6, side=3)})
@@ -512,6 +535,21 @@ def test_one_frame_off_is_noticed_although_dice_is_high() -> None:
         two_groups(large, ViewConvention(frame_base=0))
 
 
+def test_one_frame_off_is_noticed_in_rough_drawings_as_well() -> None:
+    large = np.repeat(ball((28, 48, 46), (13, 22, 23), 12), 4, axis=0)
+    rough = large & (np.random.default_rng(1).random(large.shape) > 0.003)
+    for frame_base in (1, 0):
+        drawn = Drawn()
+        drawn.add("f", "x", "Axial", pictures(large, "Axial", DEFAULT))
+        drawn_as = ViewConvention(frame_base=frame_base)
+        drawn.add("f", "x", "Sagittal", pictures(rough, "Sagittal", drawn_as))
+
+        if frame_base == 1:
+            assert only(drawn.laid(large.shape)).agreements[0].dice < 1
+        else:
+            assert "other conventions" in refused(drawn, shape=large.shape).message
+
+
 def test_a_box_that_is_one_frame_off_is_noticed() -> None:
     box = np.zeros((80, 20, 20), np.bool_)
     box[5:75, 4:12, 5:15] = True
@@ -540,7 +578,10 @@ def test_drawings_that_differ_more_are_refused_whatever_the_convention() -> None
     drawn.add("f", "x", "Axial", pictures(smooth, "Axial", DEFAULT))
     drawn.add("f", "x", "Coronal", pictures(rough, "Coronal", DEFAULT))
 
-    assert "Dice 0.97" in refused(drawn, shape=smooth.shape).message
+    error = refused(drawn, shape=smooth.shape)
+
+    assert "Dice 0.9" in error.message
+    assert "other conventions" not in error.message
 
 
 def test_symmetric_objects_that_are_equal_are_not_refused() -> None:
@@ -577,7 +618,7 @@ def test_a_plate_one_voxel_thin_agrees_with_itself() -> None:
     assert two_groups(plate, DEFAULT).agreements[0].dice == 1.0
 
 
-@pytest.mark.parametrize("frames", [[10, 15, 20], [12, 13, 14], [16]])
+@pytest.mark.parametrize("frames", [[10, 15, 20], [8, 15, 24], [12, 13, 14], [16]])
 def test_a_group_that_drew_a_part_is_compared_on_that_part(frames: list[int]) -> None:
     whole = ball((40, 36, 30), (18, 17, 15), 9)
     axial = pictures(whole, "Axial", DEFAULT)
