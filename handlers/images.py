@@ -21,6 +21,7 @@ from handlers.formats.grid import Grid
 from handlers.threads import converted
 
 VOLUME = "volume"  # what a `Refusal` is about
+NOT_DICOM = "images-not-dicom"
 _NOT_DICOM = (".nii", ".nii.gz", ".png", ".jpg", ".jpeg", ".bmp", ".mp4", ".avi")
 
 
@@ -139,7 +140,7 @@ def _read(saved: list[SavedImage], rules: ExportRules) -> DicomSeries | Refused:
     """By their content; the names of files stand in errors, which only a manifest shows."""
     found = [image for image in saved if is_dicom(image.path)]
     if not found:
-        return Refused("images-not-dicom", f"none of {len(saved)} images is a DICOM file")
+        return Refused(NOT_DICOM, f"none of {len(saved)} images is a DICOM file")
     if rules.paths == "id":
         named = [(f"image {number}", one.path) for number, one in enumerate(found, start=1)]
     else:
@@ -155,7 +156,7 @@ def _read(saved: list[SavedImage], rules: ExportRules) -> DicomSeries | Refused:
 def _not_dicom(series: Series) -> Refused:
     if not series.images:
         return Refused("images-unknown", "the platform tells no image of the series")
-    return Refused("images-not-dicom", "the images are of another format than DICOM")
+    return Refused(NOT_DICOM, "the images are of another format than DICOM")
 
 
 def _place_of(read: DicomSeries | Refused, series: Series, position: int) -> Place:

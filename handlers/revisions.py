@@ -30,7 +30,7 @@ from consumer.ports import Ports
 from handlers import layout, unit_files
 from handlers.documents import document_bytes, document_with
 from handlers.image_files import image_files, refusal_of
-from handlers.images import VOLUME, SeriesImages
+from handlers.images import NOT_DICOM, VOLUME, SeriesImages
 from handlers.pointers import DOCUMENT, images_version, label_version, masks_of, needs_images
 from handlers.threads import together
 from handlers.units import Parts, Unit, series_names, units_of
@@ -142,19 +142,21 @@ async def _of_images(
 ) -> Parts:
     """What the manifest holds of a series itself: where it lies, and its images."""
     rules = ports.rules[snapshot.source]
-    mine = [p for unit, p in zip(units, made, strict=True) if unit.position == images.position]
+    here = [(u, p) for u, p in zip(units, made, strict=True) if u.position == images.position]
     all_series = max((label.series for label in snapshot.labels), key=len)
     parts = await image_files(
         images,
         series_names(all_series, rules)[images.position],
         known=known,
-        misfit=any(one.what == "image" for unit in mine for one in unit.refused),
+        misfit=any(one.what == "image" for _, part in here for one in part.refused),
         snapshot=snapshot,
         ports=ports,
     )
     if (place := images.seen) is not None:
         parts.volumes += [place.volume] if place.volume else []
-        parts.refused += [refusal_of(VOLUME, place.refused, images)] if place.refused else []
+        own_place = all(not (unit.is_framed or unit.is_empty) for unit, _ in here)
+        if place.refused is not None and not (place.refused.reason == NOT_DICOM and own_place):
+            parts.refused.append(refusal_of(VOLUME, place.refused, images))
     return parts
 
 

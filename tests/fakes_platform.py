@@ -6,6 +6,7 @@ import gzip
 import io
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -24,8 +25,10 @@ from consumer.model import (
     TaskEvent,
     TaskKey,
     TaskSnapshot,
+    digest,
     identifier,
 )
+from consumer.ports import SavedImage
 
 SOURCE = "clinic"
 PROJECT = "project-1"
@@ -103,12 +106,14 @@ def event(task: str = "task-1", *, name: str = "e1", **changes: object) -> TaskE
 
 class FakePlatform:
     """Answers with ``tasks``; a value that is an exception is that task's own failure, and
-    ``failing`` is raised for any group that holds such a task."""
+    ``failing`` is raised for any group that holds such a task. ``images`` are by reference."""
 
     def __init__(self) -> None:
         self.source = SOURCE
         self.tasks: dict[str, TaskSnapshot | Transient | Permanent] = {}
         self.masks: dict[str, bytes | Transient | Permanent] = {"mask-1": label_map_bytes()}
+        self.images: dict[str, list[tuple[str, bytes]] | Transient | Permanent] = {}
+        self.fetched_images: Counter[str] = Counter()
         self.failing: dict[str, Transient | Permanent] = {}
         self.groups: list[list[str]] = []
         self.asked: Counter[str] = Counter()
@@ -143,6 +148,21 @@ class FakePlatform:
         if isinstance(data, Transient | Permanent):
             raise data
         return data
+
+    async def save_images(
+        self, snapshot: TaskSnapshot, series: Series, folder: Path
+    ) -> list[SavedImage]:
+        saved = []
+        for image in series.images:
+            self.fetched_images[image.reference] += 1
+            held = self.images[image.reference]
+            if isinstance(held, Transient | Permanent):
+                raise held
+            for name, data in held:
+                path = folder / f"{len(saved):06d}"
+                path.write_bytes(data)
+                saved.append(SavedImage(name, path, digest(data), len(data)))
+        return saved
 
 
 def _missing(key: TaskKey) -> Missing:

@@ -8,7 +8,7 @@ PS3.10, section 7).
 from __future__ import annotations
 
 import io
-import zlib
+import zlib  # before gdcm, whose own zlib would take the place of this one's symbols
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

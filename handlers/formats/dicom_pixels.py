@@ -26,6 +26,7 @@ from consumer.errors import GroundwireError, Refused, Transient
 from handlers.formats.dicom_codestream import Coded, decode, frames_of
 from handlers.formats.dicom_files import UNDEFINED, DicomFile
 from handlers.formats.dicom_image import Frame, Stored
+from handlers.formats.dicom_tags import shown
 
 NATIVE = {
     ImplicitVRLittleEndian,
@@ -125,10 +126,10 @@ def _read_native(body: BinaryIO, frame: Frame, target: NDArray[Any]) -> None:
 def _decode(coded: Coded, frame: Frame, target: NDArray[Any], stored: Stored) -> None:
     try:
         target[:] = decode(coded, frame.index, target.shape, stored)
-    except GroundwireError:
+    except (GroundwireError, KeyboardInterrupt, SystemExit, MemoryError):
         raise
-    except Exception as error:  # whatever damaged data makes of a decoder
-        what = f"{frame.name}: cannot be decoded from {coded.syntax.name}"
+    except BaseException as error:  # whatever damaged data makes of a decoder; Rust's panic, too
+        what = f"{frame.name}: cannot be decoded from {shown(coded.syntax.name)}"
         raise Refused("undecodable-pixels", what) from error
 
 

@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
-from pydicom.dataelem import RawDataElement, convert_raw_data_element
+from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
@@ -73,10 +73,9 @@ class Tags:
 
     def items(self, keyword: str) -> tuple[Tags, ...]:
         """The datasets of a sequence."""
-        tag = _tag(keyword)
-        if tag not in self.dataset:
+        element = self._element(keyword)
+        if element is None:
             return ()
-        element = self.dataset.get_item(tag)  # as it is: asking for it changes its neighbours
         if isinstance(element, RawDataElement):
             try:
                 element = convert_raw_data_element(element)
@@ -94,15 +93,27 @@ class Tags:
 
     def _raw(self, keyword: str) -> tuple[str, bytes, bool] | None:
         """VR, bytes, and whether they are little endian."""
+        element = self._element(keyword)
+        if element is None or not element.value:
+            return None
+        if not isinstance(element, RawDataElement):
+            raise self.bad(keyword, "not a plain value")
+        vr = (
+            element.VR
+            if element.VR in _BINARY or element.VR in _TEXT
+            else dictionary_VR(element.tag)
+        )
+        return vr, element.value, element.is_little_endian
+
+    def _element(self, keyword: str) -> RawDataElement | DataElement | None:
+        """As it is in the file: to ask the dataset for a value would change its neighbours."""
         tag = _tag(keyword)
         if tag not in self.dataset:
             return None
-        element = self.dataset.get_item(tag)
-        if not isinstance(element, RawDataElement):
-            raise self.bad(keyword, "not a plain value")
-        vr = element.VR if element.VR in _BINARY or element.VR in _TEXT else dictionary_VR(tag)
-        data = element.value
-        return (vr, data, element.is_little_endian) if data else None
+        try:
+            return self.dataset.get_item(tag)
+        except Exception as error:  # an empty element of an unknown kind
+            raise self.bad(keyword, "cannot be parsed") from error
 
     def _unpacked(self, keyword: str, vr: str, data: bytes, little: bool) -> tuple[float, ...]:
         code = _BINARY[vr]

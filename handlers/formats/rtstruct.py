@@ -158,8 +158,8 @@ def _contour(order: int, points: NDArray[np.float64], image: Slice) -> Dataset:
 
 
 def _contour_data(points: NDArray[np.float64]) -> DataElement:
-    """Decimal strings of millimetres, as the bytes that stand in the file: pydicom would make an object of each
-    number. Implicit VR does not say what an element's type is, so none is wrong."""
+    """Decimal strings of millimetres, as the bytes that stand in the file: pydicom would make an
+    object of each number. Implicit VR does not say what an element's type is, so none is wrong."""
     text = "\\".join(["%.6f"] * points.size) % tuple(points.ravel().tolist())
     return DataElement(_CONTOUR_DATA, "OB", (text + " " * (len(text) % 2)).encode())
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from consumer.errors import Permanent
+from consumer.model import canonical
 from handlers.formats import nifti
 from handlers.formats.gunzip import MAGIC, Gunzip
 from handlers.formats.label_map import LabelMap, smallest_type
 from handlers.formats.nifti_header import layout_of, parse_header
-from handlers.formats.png_stack import png_slices
+from handlers.formats.png_stack import class_map, png_slices
 from handlers.pull.plan import Conversion
 
 _START, _HEADER = 64 * 1024, 540  # bytes: packed ones that hold a header, and the longest header
@@ -29,6 +30,7 @@ def convert(conversion: Conversion, files: Sequence[Path]) -> Iterator[bytes]:
             _check_shape(label_map.shape, conversion)
             for _, picture in png_slices(label_map):
                 yield picture
+            yield canonical(class_map(conversion.segments))
         case "classes":
             yield _classes(nifti.read_label_map(files[0].read_bytes()), conversion)
         case "image":

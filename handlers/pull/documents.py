@@ -6,7 +6,7 @@ RedBrick's documents make ``tasks.json``, Labelbox' rows ``export.ndjson``.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -79,9 +79,19 @@ def _local(value: Any, names: Mapping[str, Sequence[str]], prefix: str) -> Any:
         inner = {name: _local(one, names, prefix) for name, one in value.items()}
         return {name: one for name, one in inner.items() if one is not _GONE}
     if isinstance(value, list):
-        found = [_local(one, names, prefix) for one in value]
-        return [one for one in found if one is not _GONE]
+        return list(_local_items(value, names, prefix))
     return value
+
+
+def _local_items(
+    items: list[Any], names: Mapping[str, Sequence[str]], prefix: str
+) -> Iterator[Any]:
+    for item in items:
+        local = _local(item, names, prefix)
+        if isinstance(item, str) and isinstance(local, list):
+            yield from local
+        elif local is not _GONE:
+            yield local
 
 
 def _keep_label(row: dict[str, Any], label: str | None) -> None:

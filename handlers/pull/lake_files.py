@@ -17,13 +17,17 @@ from handlers.pull.options import Options
 from handlers.pull.select import Facts
 
 DOCUMENT = "annotations.json"
+CLASSES = ".classes.json"  # what the values of PNG pictures mean
 
-Kind = Literal["nifti", "instance", "png", "seg", "rtstruct", "mask", "geometry", "image", "volume"]
+Kind = Literal[
+    "nifti", "instance", "png", "classes", "seg", "rtstruct", "mask", "geometry", "image", "volume"
+]
 _SEGMENTATIONS: tuple[tuple[str, Kind], ...] = (
     (".nii.gz", "nifti"),
     (".seg.dcm", "seg"),
     (".rtstruct.dcm", "rtstruct"),
     (".png", "png"),
+    (CLASSES, "classes"),
 )
 
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from consumer.model import Manifest
-from handlers.pull.lake_files import DOCUMENT, LakeFile, local_paths, sorted_out
+from handlers.pull.lake_files import CLASSES, DOCUMENT, LakeFile, local_paths, sorted_out
 from handlers.pull.options import Format, Options
 from handlers.pull.plan import Conversion, Job, TaskPlan
 from handlers.pull.select import Facts
@@ -57,9 +57,9 @@ def _plan_masks(
 ) -> None:
     """The masks of one series under one label. Pictures that came as masks are always copied: the
     document is about them."""
-    pictures = [one for one in group if one[0].kind == "mask"]
-    masks = [one for one in group if one[0].kind != "mask"]
-    _copy(plan, pictures)
+    classes = [one for one in group if one[0].kind == "classes"]
+    masks = [one for one in group if one[0].kind not in ("mask", "classes")]
+    _copy(plan, [one for one in group if one[0].kind == "mask"])
     ours = [one for one in masks if one[0].kind in ("nifti", "instance")]
     asked: Format | None = options.format
     if asked in (None, "nifti"):
@@ -67,7 +67,8 @@ def _plan_masks(
     else:
         chosen = [one for one in masks if one[0].kind == asked]
     if chosen:
-        _copy(plan, chosen)
+        # What the pixels mean goes with the pictures.
+        _copy(plan, [*chosen, *(classes if chosen[0][0].kind == "png" else [])])
         paths = tuple(path for _, path in chosen)
     elif asked in ("png", "seg", "rtstruct") and any(one[0].kind == "nifti" for one in ours):
         paths = _convert(plan, ours[0], asked, images)
@@ -101,7 +102,8 @@ def _convert(
         names = tuple(f"{stem}/{k:06d}.png" for k in range(slices))
         if slices == 1:
             names = (f"{stem}.png",)
-        plan.jobs.append(Job(names, (ref,), Conversion("png", shape=ref.shape)))
+        conversion = Conversion("png", segments=segments, shape=ref.shape)
+        plan.jobs.append(Job((*names, f"{stem}{CLASSES}"), (ref,), conversion))
         return names
     originals = [file for file, _ in images.get(ref.position, []) if file.kind == "image"]
     if not originals:

@@ -20,7 +20,9 @@ from handlers.pull.select import Facts
 MAX_BYTES = 255  # of a component, the limit of the usual file systems
 
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])", re.IGNORECASE)
-_SUFFIX = re.compile(r"(?:\.nii\.gz|\.seg\.dcm|\.rtstruct\.dcm|\.[A-Za-z0-9]{1,8})$")
+_SUFFIX = re.compile(
+    r"(?:\.nii\.gz|\.seg\.dcm|\.rtstruct\.dcm|\.classes\.json|\.[A-Za-z0-9]{1,8})$"
+)
 
 
 def folders(tasks: Sequence[Facts], *, by: str) -> dict[str, str]:

@@ -9,9 +9,11 @@ import pytest
 from consumer.errors import Permanent, Transient
 from consumer.model import Outcome
 from consumer.ports import Result
+from tests.fakes_platform import event, label_map_bytes, nifti_label
+from tests.fakes_platform import snapshot as snapshot_of
 from tests.fakes_store import FakeStore, FaultyStore, each_call_once
-from tests.handlers.test_export import LABELLED, TRUTH, House, event, label_map_bytes, nifti_label
-from tests.handlers.test_export import snapshot as snapshot_of
+from tests.handlers.export_house import House
+from tests.handlers.test_export import LABELLED, TRUTH
 
 STORY: tuple[dict[str, Any], ...] = (
     {},

@@ -39,7 +39,7 @@ from tests.fakes_store import Fault, FaultyStore
 from tests.faults import changing_platform as platform
 from tests.faults.changing_platform import SHAPE, Account, Task, Voxels, World, voxels_of
 from tests.faults.two_exporters import Crash, Exporters, Waiting
-from tests.handlers.test_export import House, OneWork
+from tests.handlers.export_house import House, OneWork
 
 TASKS = ("one", "two")
 RULES = (

@@ -13,7 +13,7 @@ from consumer.ports import Ports, Result
 from handlers import export
 from tests.fakes_platform import NOON, event
 from tests.faults.changing_platform import Account, World
-from tests.handlers.test_export import House, OneWork
+from tests.handlers.export_house import House, OneWork
 
 NOON_IT_IS = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
