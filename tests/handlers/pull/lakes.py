@@ -57,6 +57,8 @@ class Mask:
     position: int = 0
     geometry: str = "affine"
     data: bytes | None = None
+    shape: tuple[int, ...] = SHAPE
+    affine: Any = AFFINE
 
 
 @dataclass(frozen=True)
@@ -146,8 +148,8 @@ class Lake:
             label=one.label,
             series=one.series,
             position=one.position,
-            shape=SHAPE,
-            affine=AFFINE if one.geometry == "affine" else None,
+            shape=one.shape,
+            affine=one.affine if one.geometry == "affine" else None,
             geometry=one.geometry,
             labels=tuple(
                 LabelCount(value=value, voxels=1, category=category)
