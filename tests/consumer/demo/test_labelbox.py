@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hmac
+import io
 import json
+import zipfile
 from typing import Any
 
 import aiohttp
@@ -283,6 +285,53 @@ async def test_an_export_file_refuses_the_key_and_everything_else_wants_it() -> 
         assert (await _post(simulated, EXPORT, {}, key="wrong"))["errors"]
 
 
+async def test_objects_of_one_composite_share_a_picture_and_have_a_colour_each() -> None:
+    simulated = SimulatedLabelbox()
+    row = simulated.create_row("k", "https://images.test/k.dcm")
+    red, green = (255, 0, 0), (0, 255, 0)
+    simulated.label(
+        row,
+        [
+            Drawing("Axial", 4, "liver", png=PNG, color=red),
+            Drawing("Axial", 4, "spleen", png=PNG, color=green),
+        ],
+    )
+    project = simulated.projects[simulated.project_id]
+    async with simulated.serve() as base, aiohttp.ClientSession() as session:
+        made = export_row(simulated.rows[row], project, base, details({}))
+        (label,) = made["projects"][project.id]["labels"]
+        objects = label["annotations"]["groups"]["Axial"]["frames"]["4"]["objects"].values()
+        composites = [one["composite_mask"] for one in objects]
+        (url,) = {one["url"] for one in composites}
+        async with session.get(url, headers={"Authorization": _bearer(simulated)}) as answer:
+            served = await answer.read()
+        without_key = await _status(session, url, {})
+
+    assert sorted(one["color_rgb"] for one in composites) == [[0, 255, 0], [255, 0, 0]]
+    assert not any("mask" in one for one in objects)
+    assert (served, without_key) == (PNG, 401)
+
+
+@pytest.mark.parametrize("number", [1, 3])
+async def test_a_row_may_be_about_images_that_are_served(number: int) -> None:
+    simulated = SimulatedLabelbox()
+    files = {f"a {each}.dcm": bytes([each]) * 50 for each in range(number)}
+    row = simulated.rows[simulated.create_row("k", images=files)]
+    async with simulated.serve() as base, aiohttp.ClientSession() as session:
+        (made,) = _exported(simulated)
+        legacy = next(export_legacy(row, simulated.projects[row.project], base))
+        url = made["data_row"]["row_data"]
+        async with session.get(url) as answer:
+            served = await answer.read()
+
+    assert legacy["Labeled Data"] == url
+    if number == 1:
+        assert served == files["a 0.dcm"]
+        return
+    with zipfile.ZipFile(io.BytesIO(served)) as archive:
+        assert {name: archive.read(name) for name in archive.namelist()} == files
+
+
 @pytest.mark.parametrize("query", ["query GetUserPyApi{user{shoeSize}}", "query Nobody{knows}", ""])
 async def test_a_query_that_asks_for_the_unknown_is_refused(query: str) -> None:
     simulated = SimulatedLabelbox()
@@ -323,6 +372,10 @@ async def _post(
     ):
         answer: Json = await response.json()
         return answer
+
+
+def _bearer(simulated: SimulatedLabelbox) -> str:
+    return f"Bearer {simulated.api_key}"
 
 
 async def _status(session: aiohttp.ClientSession, url: str, headers: dict[str, str]) -> int:
