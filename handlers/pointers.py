@@ -6,7 +6,7 @@ holds older label times, is stale and never replaces it. Every move carries its 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -63,6 +63,19 @@ def images_version(snapshot: TaskSnapshot, rules: ExportRules) -> str:
         }
     )
     return identifier(*places) if places else ""
+
+
+def drawn_version(label: Label, rules: ExportRules) -> str:
+    """The label's version and, where files hold the names of categories or follow from them, these
+    as well: a category may be renamed while nothing is drawn anew."""
+    if rules.formats == ("nifti",) and rules.masks != "semantic":
+        return label.version
+    named = [
+        [str(segment.value), segment.category or "", str(segment.category_value)]
+        for series in label.series
+        for segment in series.segments
+    ]
+    return identifier(label.version, *(part for one in named for part in one))
 
 
 def needs_images(series: Series, rules: ExportRules) -> bool:
@@ -152,6 +165,7 @@ def next_pointer(
     project_key: str,
     recipe: str,
     images: str = "",
+    drawn: Mapping[str, str] | None = None,
     revision: str | None,
     manifest_key: str | None,
     new_files: bool,
@@ -159,7 +173,8 @@ def next_pointer(
 ) -> Pointer | None:
     """The pointer that shows ``snapshot``; None when the old one does already.
 
-    ``new_files``: the revision's labels are not the old revision's, or were made otherwise.
+    ``new_files``: the revision's labels are not the old revision's, or were made otherwise;
+    ``drawn`` is `drawn_version` of each label, where that is not its version.
     """
     standing = _Standing(
         name=snapshot.name,
@@ -185,7 +200,15 @@ def next_pointer(
         return None
     change = _change(old, standing, new_files=new_files)
     return _moved(
-        old, snapshot.key, standing, change, fresh, project_key, caused_by, snapshot.active_at
+        old,
+        snapshot.key,
+        standing,
+        change,
+        fresh,
+        project_key,
+        caused_by,
+        snapshot.active_at,
+        drawn,
     )
 
 
@@ -215,10 +238,11 @@ def _standing_of(pointer: Pointer) -> _Standing:
     return _Standing(**{name: getattr(pointer, name) for name in _Standing.__struct_fields__})
 
 
-def _exported(now: _Standing) -> Exported | None:
+def _exported(now: _Standing, drawn: Mapping[str, str] | None) -> Exported | None:
     if now.manifest is None:
         return None
     versions = {label: seen.version for label, seen in now.labels.items()}
+    versions |= drawn or {}
     return Exported(manifest=now.manifest, recipe=now.recipe, labels=versions, images=now.images)
 
 
@@ -241,6 +265,7 @@ def _moved(
     project_key: str,
     caused_by: Sequence[str],
     active_at: str | None,
+    drawn: Mapping[str, str] | None = None,
 ) -> Pointer:
     sequence = old.sequence + 1 if old else 1
     was_ground_truth = old.ground_truth if old else False
@@ -280,7 +305,7 @@ def _moved(
             change=change,
             was_ground_truth=was_ground_truth,
             manifest_sha256=now.revision,
-            latest=_exported(now) or (old.latest if old else None),
+            latest=_exported(now, drawn) or (old.latest if old else None),
             history=(*(old.history if old else ()), *(item.id for item in fresh)),
             workflow=(*(old.workflow if old else ()), *workflow),
             outcome=outcome,

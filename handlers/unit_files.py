@@ -19,7 +19,7 @@ from handlers import layout
 from handlers.conversion import Around, Made, NewFile, convert_label_map, convert_nothing
 from handlers.framed import convert_frames
 from handlers.images import SeriesImages
-from handlers.pointers import needs_place
+from handlers.pointers import drawn_version, needs_place
 from handlers.threads import converted, together
 from handlers.units import Parts, Unit
 
@@ -33,7 +33,7 @@ def kept(
     version; None when nothing."""
     if known is None or latest is None:
         return None
-    if latest.labels.get(unit.label.id) != unit.label.version:
+    if latest.labels.get(unit.label.id) != drawn_version(unit.label, rules):
         return None
     files = [file for file in known.files if unit.owns(file)]
     if not files:

@@ -35,6 +35,7 @@ _ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _NO_SIZE = {0xC4, 0xC8, 0xCC}  # among the start-of-frame markers: tables
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 _JPEG_2000 = {*JPEG2000TransferSyntaxes, HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL}
+_END_OF_IMAGE = b"\xff\xd9"  # of JPEG, JPEG-LS and JPEG 2000 alike
 _SIZ = b"\xff\x4f\xff\x51"  # the first two markers of JPEG 2000
 _SIZ_WITHIN = 512  # bytes: some writers put boxes before them
 
@@ -149,6 +150,9 @@ def _by_frame(
 def _check_codestream(coded: Coded, data: bytes, shape: tuple[int, ...], stored: Stored) -> None:
     if coded.syntax == RLELossless:
         return  # has no size of its own
+    if not data.rstrip(b"\0").endswith(_END_OF_IMAGE):  # decoders make up what is missing
+        what = "a compressed frame breaks off before its end"
+        raise Refused("truncated-pixels", f"{coded.file.shown}: {what}")
     said = (_size_of_jpeg_2000 if coded.syntax in _JPEG_2000 else _size_of_jpeg)(data)
     rows, columns = shape[:2]
     if said is None or said[:3] != (rows, columns, 1) or said[3] > stored.bits_allocated:

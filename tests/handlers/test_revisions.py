@@ -442,6 +442,19 @@ async def test_a_kept_binary_mask_goes_by_todays_name_of_its_category() -> None:
     assert house.platform.downloads["mask-1"] == 1
 
 
+@pytest.mark.parametrize(
+    "rules", [{"masks": "semantic"}, {"formats": ("seg",)}, {"formats": ("nifti", "png")}]
+)
+async def test_files_that_hold_names_are_made_anew_when_a_category_is_renamed(rules: Any) -> None:
+    house = a_house(**rules)
+    await house.see(**drawn(house))
+    await house.see(**drawn(house))
+    assert house.platform.downloads["mask-1"] == 1
+    renamed = tuple(Segment(value=v, category=f"x{n}", category_value=v) for v, n in NAMES.items())
+    await house.see(**drawn(house, segments=renamed))
+    assert house.platform.downloads["mask-1"] == 2
+
+
 async def test_a_label_map_of_any_integer_type_is_read() -> None:
     house = House()
     house.platform.masks["mask-1"] = gzip.decompress(label_map_bytes(2))
