@@ -33,16 +33,23 @@ from handlers.formats.label_map import LabelMap
 from handlers.formats.segment_names import segment_colour, segment_names
 
 MAX_POINTS = 2_000_000  # about 70 MB
+MAX_CONTOURS = 100_000  # each takes some 10 kB of memory while it is written
 SERIES_NUMBER = 9002
 
 _CONTOUR_DATA = Tag("ContourData")
 _DETACHED_STUDY = "1.2.840.10008.3.1.2.3.1"  # the class by which RTReferencedStudy is told
 
-Contours = list[tuple[int, NDArray[np.float64]]]  # slice, and n x 3 patient coordinates
+Contour = tuple[int, NDArray[np.float64]]  # slice, and n x 3 patient coordinates
+Contours = list[Contour]
 
 
 def write_rtstruct(
-    label_map: LabelMap, segments: Sequence[LabelCount], series: SourceSeries
+    label_map: LabelMap,
+    segments: Sequence[LabelCount],
+    series: SourceSeries,
+    *,
+    max_points: int = MAX_POINTS,
+    max_contours: int = MAX_CONTOURS,
 ) -> bytes:
     """The file: the same bytes for the same input. ROI numbers count from 1 in the order of
     voxel values; segments without voxels are left out.
@@ -51,14 +58,25 @@ def write_rtstruct(
     slices, of any orientation, holes as `contours.trace` has them.
 
     Raises ``Refused``: ``mask-off-grid``, ``no-frame-of-reference`` and ``series-off-grid`` by
-    `dicom_source`, as is ``mask-unknown-label``; ``rtstruct-empty``; ``rtstruct-too-many-points``.
+    `dicom_source`, as is ``mask-unknown-label``; ``rtstruct-empty``; ``rtstruct-too-large`` beyond the
+    limits.
     """
     check_same_grid(label_map, series)
     drawn = drawn_segments(label_map, segments)
     if not drawn:
         raise Refused("rtstruct-empty", "no voxel is labelled, and RTSTRUCT cannot say so")
     slices = slices_of(series)
-    contours = _contours(label_map, [segment.value for segment in drawn], slices)
+    contours: dict[int, Contours] = {segment.value: [] for segment in drawn}
+    points = polygons = 0
+    for value, contour in _contours(label_map, list(contours), slices):
+        contours[value].append(contour)
+        points, polygons = points + len(contour[1]), polygons + 1
+        if points > max_points or polygons > max_contours:
+            raise Refused(
+                "rtstruct-too-large",
+                f"{polygons} contours of {points} points by slice {contour[0]}, "
+                f"{max_contours} and {max_points} are the most",
+            )
     dataset = _header(slices[0].image, series.frame_of_reference)
     dataset.ReferencedFrameOfReferenceSequence = [_referenced(slices, series.frame_of_reference)]
     dataset.StructureSetROISequence = []
@@ -74,27 +92,15 @@ def write_rtstruct(
 
 def _contours(
     label_map: LabelMap, values: Sequence[int], slices: Sequence[Slice]
-) -> dict[int, Contours]:
-    found: dict[int, Contours] = {value: [] for value in values}
-    points = 0
+) -> Iterator[tuple[int, Contour]]:
+    """The contours of each value, slice by slice."""
     for k, image in enumerate(slices):
         plane = label_map.array[:, :, k].T
-        for value in _occurring(plane, values):
-            for polygon in trace(plane == value):
-                points += len(polygon)
-                found[value].append((k, image.patient(polygon)))
-            if points > MAX_POINTS:
-                raise Refused(
-                    "rtstruct-too-many-points",
-                    f"{points} contour points by slice {k}, more than {MAX_POINTS}",
-                )
-    return found
-
-
-def _occurring(plane: NDArray[np.unsignedinteger], values: Sequence[int]) -> Iterator[int]:
-    """Those of ``values`` that the plane holds."""
-    present = set(values_in(plane))
-    return (value for value in values if value in present)
+        present = set(values_in(plane))
+        for value in values:
+            if value in present:
+                for polygon in trace(plane == value):
+                    yield value, (k, image.patient(polygon))
 
 
 def _header(source: Dataset, frame_of_reference: str) -> Dataset:

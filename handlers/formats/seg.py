@@ -58,6 +58,7 @@ def write_seg(
     series: SourceSeries,
     *,
     labelmap: bool = False,
+    max_bytes: int = MAX_BYTES,
 ) -> bytes:
     """The file: the same bytes for the same input. One BINARY segment a value, without its empty
     slices; or, if ``labelmap``, one LABELMAP frame a slice, compressed by RLE.
@@ -77,7 +78,7 @@ def write_seg(
     numbers = _numbers([segment.value for segment in drawn], labelmap)
     slices = slices_of(series)
     pixels = _pixels(label_map, [segment.value for segment in drawn], numbers)
-    _check_size(pixels, len(drawn), labelmap=labelmap)
+    _check_size(pixels, len(drawn), max_bytes, labelmap=labelmap)
     described = _descriptions(drawn, numbers, slices[0].image)
     seg = _segmentation(slices, series, pixels, described, labelmap=labelmap)
     _refer(seg, slices)
@@ -139,8 +140,8 @@ def _pixels(label_map: LabelMap, values: Sequence[int], numbers: Sequence[int]) 
     return renumbered
 
 
-def _check_size(pixels: Pixels, segments: int, *, labelmap: bool) -> None:
-    """Raises ``Refused`` if the pixels are more than `MAX_BYTES` before compression, or slices so
+def _check_size(pixels: Pixels, segments: int, max_bytes: int, *, labelmap: bool) -> None:
+    """Raises ``Refused`` if the pixels are more than ``max_bytes`` before compression, or slices so
     small that highdicom packs their bits wrongly."""
     frames, rows, columns = pixels.shape
     if rows * columns < MIN_PIXELS and not labelmap:
@@ -150,9 +151,9 @@ def _check_size(pixels: Pixels, segments: int, *, labelmap: bool) -> None:
     else:
         drawn = sum(len(values_in(plane)) for plane in pixels)
         size = drawn * rows * columns // 8
-    if size > MAX_BYTES:
+    if size > max_bytes:
         what = f"{segments} segments on {frames} slices of {columns} x {rows}"
-        raise Refused("seg-too-large", f"{what} are {size} bytes, {MAX_BYTES} are the most")
+        raise Refused("seg-too-large", f"{what} are {size} bytes, {max_bytes} are the most")
 
 
 def _descriptions(
