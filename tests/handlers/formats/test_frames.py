@@ -291,6 +291,14 @@ def test_an_object_that_lost_every_voxel_is_still_listed() -> None:
     assert [one.voxels for one in only(drawn.laid(SMALL)).labels] == [0, 4]
 
 
+def test_one_object_drawn_twice_on_a_frame_does_not_overlap_itself() -> None:
+    drawn = Drawn()
+    drawn.add("f", "x", "Axial", {1: square(5, 6)})
+    drawn.mask("f/Axial/1", "f", "x", "Axial", 1)
+
+    assert only(drawn.laid(SMALL)).overlaps == 0
+
+
 def test_one_object_seen_in_two_groups_does_not_overlap_itself() -> None:
     laid = only(phantom_in({"Axial": DEFAULT, "Sagittal": DEFAULT}).laid(GRID))
 
@@ -505,11 +513,16 @@ def test_no_wrong_convention_passes(convention: ViewConvention, group: str) -> N
     assert caught.value.reason in ("groups-disagree", "frame-outside-volume")
 
 
-def test_a_disagreement_is_told_with_object_groups_and_numbers() -> None:
-    with pytest.raises(Refused) as caught:
-        two_groups(LIVER, ViewConvention(frame_base=0))
+@pytest.mark.parametrize(("drawn_from", "read_from"), [(0, 1), (1, 0)])
+def test_a_disagreement_is_told_with_object_groups_and_numbers(
+    drawn_from: int, read_from: int
+) -> None:
+    drawn_as, read_as = (ViewConvention(frame_base=n) for n in (drawn_from, read_from))
 
-    shifted = np.roll(LIVER, -1, axis=0)
+    with pytest.raises(Refused) as caught:
+        two_groups(LIVER, drawn_as, read_as)
+
+    shifted = np.roll(LIVER, drawn_from - read_from, axis=0)
     both = int((LIVER & shifted).sum())
     assert caught.value.reason == "groups-disagree"
     assert "Axial and Sagittal" in caught.value.message
@@ -661,6 +674,16 @@ def test_drawings_whose_planes_never_meet_cannot_be_compared() -> None:
 
     assert laid.agreements == ()
     assert (laid.label_map.array != 0).sum() == axial[7].sum() + sagittal[23].sum()
+
+
+def test_single_voxels_that_a_mirror_would_join_prove_no_convention() -> None:
+    low, high = np.zeros((30, 30, 30), np.bool_), np.zeros((30, 30, 30), np.bool_)
+    low[5, 5, 6] = high[24, 5, 23] = True  # joined by mirroring i and k
+    drawn = Drawn()
+    drawn.add("f", "x", "Axial", pictures(low, "Axial", DEFAULT))
+    drawn.add("f", "x", "Sagittal", pictures(high, "Sagittal", DEFAULT))
+
+    assert only(drawn.laid(low.shape)).agreements == ()
 
 
 def test_whole_drawings_that_never_meet_are_a_disagreement() -> None:
