@@ -57,9 +57,9 @@ def write_rtstruct(
     Contours are in patient coordinates (LPS, millimetres) within the planes of the series' own
     slices, of any orientation, holes as `contours.trace` has them.
 
-    Raises ``Refused``: ``mask-off-grid``, ``no-frame-of-reference`` and ``series-off-grid`` by
-    `dicom_source`, as is ``mask-unknown-label``; ``rtstruct-empty``; ``rtstruct-too-large`` beyond the
-    limits.
+    Raises ``Refused``: ``mask-off-grid``, ``no-frame-of-reference``, ``series-off-grid``,
+    ``series-unidentified`` and ``mask-unknown-label`` by `dicom_source`; ``rtstruct-empty``;
+    ``rtstruct-too-large`` beyond the limits.
     """
     check_same_grid(label_map, series)
     drawn = drawn_segments(label_map, segments)

@@ -67,9 +67,12 @@ def write_seg(
     else numbers count from 1 in the order of values. Its description tells the value, its label is
     `segment_names`'. Each is coded as a tissue, drawn by hand: which, the label alone says.
 
-    Raises ``Refused``: ``mask-off-grid``, ``no-frame-of-reference``, ``series-off-grid`` and
-    ``mask-unknown-label`` by `dicom_source`; ``seg-empty``; ``seg-too-large`` and
-    ``seg-too-many-segments`` beyond the limits.
+    Frames lie where the slices' own headers say, so their gaps are as unequal as those are.
+
+    Raises ``Refused``: ``mask-off-grid``, ``no-frame-of-reference``, ``series-off-grid``,
+    ``series-unidentified`` and ``mask-unknown-label`` by `dicom_source`; ``seg-empty``;
+    ``seg-too-large``, ``seg-too-many-segments`` and ``seg-too-small`` beyond the limits;
+    ``seg-not-possible`` by highdicom.
     """
     check_same_grid(label_map, series)
     drawn = drawn_segments(label_map, segments)

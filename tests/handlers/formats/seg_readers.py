@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any
 
 import nibabel
 import numpy as np
-import SimpleITK as sitk
+import pydicom
+import SimpleITK
+from highdicom.seg import Segmentation
 from numpy.typing import NDArray
 
 from handlers.formats.grid import Grid
@@ -32,7 +35,8 @@ def by_plastimatch(
     prefix = ["--output-prefix", str(out), "--prefix-format", "nrrd"]
     _run("plastimatch", "convert", "--input", str(path), *onto, *prefix)
     return {
-        found.stem: sitk.GetArrayFromImage(sitk.ReadImage(str(found))).transpose(2, 1, 0) > 0
+        found.stem: SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(found))).transpose(2, 1, 0)
+        > 0
         for found in out.glob("*.nrrd")
     }
 
@@ -46,16 +50,24 @@ def by_dcmqi(seg: bytes, folder: Path, grid: Grid) -> dict[int, NDArray[Any]]:
     options = ["--inputDICOM", str(path), "--outputDirectory", str(out), "--prefix", "p"]
     _run(str(DCMQI), *options, "-t", "nii")
     return {
-        int(found.name.removesuffix(".nii.gz").split("-")[1]): _laid(found, grid)
+        int(found.name.removesuffix(".nii.gz").split("-")[1]): _laid(
+            np.asanyarray((image := nibabel.load(found)).dataobj), image.affine, grid
+        )
         for found in out.glob("*.nii.gz")
     }
 
 
-def _laid(path: Path, grid: Grid) -> NDArray[Any]:
-    image = nibabel.load(path)
-    values = np.asanyarray(image.dataobj)
+def by_highdicom(seg: bytes, grid: Grid) -> NDArray[Any]:
+    """The segment number of each voxel, laid into the grid."""
+    dataset = pydicom.dcmread(io.BytesIO(seg))
+    volume = Segmentation.from_dataset(dataset).get_volume(combine_segments=True)
+    return _laid(volume.array, np.diag([-1.0, -1.0, 1.0, 1.0]) @ volume.affine, grid)
+
+
+def _laid(values: NDArray[Any], affine: NDArray[np.float64], grid: Grid) -> NDArray[Any]:
+    """Values on another grid, whose affine is to RAS, at the same places of this one."""
     where = np.argwhere(values)
-    to_grid = np.linalg.inv(np.asarray(grid.affine)) @ image.affine
+    to_grid = np.linalg.inv(np.asarray(grid.affine)) @ affine
     places = where @ to_grid[:3, :3].T + to_grid[:3, 3]
     voxels = np.rint(places).astype(int)
     assert np.abs(places - voxels).max(initial=0) < 0.1
@@ -65,13 +77,13 @@ def _laid(path: Path, grid: Grid) -> NDArray[Any]:
 
 
 def _write_empty(grid: Grid, path: Path) -> Path:
-    image = sitk.Image(*grid.shape, sitk.sitkUInt8)
+    image = SimpleITK.Image(*grid.shape, SimpleITK.sitkUInt8)
     axes = RAS @ np.asarray(grid.affine)[:3, :3]
     spacing = np.linalg.norm(axes, axis=0)
     image.SetSpacing(spacing.tolist())
     image.SetDirection((axes / spacing).ravel().tolist())
     image.SetOrigin((RAS @ np.asarray(grid.affine)[:3, 3]).tolist())
-    sitk.WriteImage(image, str(path))
+    SimpleITK.WriteImage(image, str(path))
     return path
 
 
