@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -606,6 +607,25 @@ async def test_a_file_takes_the_time_it_needs(serve: Serve, client: Client, tmp_
 
     downloader = client(timeout_s=10.0, clock=lambda: seconds[0])
     assert (await downloader.save((await serve(slow)).url(), path))[1] == 9 * SLOWEST
+
+
+async def test_the_whole_time_of_a_mask_is_not_a_files(
+    serve: Serve, client: Client, tmp_path: Path
+) -> None:
+    async def slow(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": "2"})
+        await response.prepare(request)
+        await response.write(b"x")
+        began = time.monotonic()
+        while time.monotonic() - began < 0.3:
+            await asyncio.sleep(0.001)
+        await response.write(b"x")
+        return response
+
+    peer = await serve(slow)
+    downloader = client(timeout_s=0.1, clock=lambda: 0.0)
+    assert (await downloader.save(peer.url(), tmp_path / "0"))[1] == 2
+    assert (await failure(downloader, peer.url())).reason == "download-timeout"
 
 
 async def test_a_file_that_trickles_is_given_up(

@@ -404,6 +404,34 @@ async def test_a_join_that_met_another_object_is_a_conflict_whatever_got_lost(
     assert pending(s3_server) == []
 
 
+async def test_an_object_that_a_racing_join_replaced_is_noticed(
+    lossy: tuple[S3Store, HttpProxy],
+    s3_server: S3Server,
+    tmp_path: Path,
+) -> None:
+    """As where joins at the very same moment both succeed: the other one's object is there when
+    ours is looked at, at the second try."""
+    _, proxy = lossy
+    proxy.plan("HEAD", Verdict.FAIL_BEFORE)
+    prefix = s3_server.new_prefix()
+
+    async def intrude(_: float) -> None:
+        put = partial(s3_server.client().put_object, Bucket=s3_server.bucket, Body=b"theirs")
+        await asyncio.to_thread(lambda: put(Key=f"{prefix}/a"))
+
+    store = S3Store(
+        s3_server.bucket,
+        prefix,
+        endpoint=proxy.endpoint,
+        single_bytes=PART,
+        part_bytes=PART,
+        sleep=intrude,
+    )
+    with pytest.raises(Conflict):
+        await store.upload("a", file_of(tmp_path, bytes_of(PART + 1)))
+    store.close()
+
+
 async def test_an_upload_that_is_torn_leaves_nothing(
     lossy: tuple[S3Store, HttpProxy], s3_server: S3Server, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ import os
 import resource
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,6 +75,17 @@ async def test_a_new_file_has_the_mode_that_the_umask_leaves(
     finally:
         os.umask(before)
     assert [(root / name).stat().st_mode & 0o777 for name in ("a", "b")] == [0o640, 0o640]
+
+
+async def test_a_version_never_comes_back_however_coarse_the_clock(
+    store: DirectoryStore, root: Path
+) -> None:
+    """A file's number may: so each swap is later than the one before, by the file's own time."""
+    etag = await store.swap("a", b"1", if_match=None)
+    ahead = time.time_ns() + 3600 * 10**9
+    os.utime(root / "a", ns=(ahead, ahead))
+    await store.swap("a", b"2", if_match=etag)
+    assert (root / "a").stat().st_mtime_ns > ahead
 
 
 async def test_a_name_that_is_not_utf8_is_not_listed(store: DirectoryStore, root: Path) -> None:
