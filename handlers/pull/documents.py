@@ -46,12 +46,12 @@ def localized(document: dict[str, Any], plan: TaskPlan, options: Options) -> byt
     local = _local(document, plan.names, f"{plan.task.place}files/")
     if options.format == "png":
         _say_png(local)
-    data = json.dumps(local, ensure_ascii=False, separators=(",", ":"))
+    indent = None if is_row(document) else 2
     try:
-        text = data.encode()
+        data = json.dumps(local, ensure_ascii=False, separators=(",", ":")).encode()
+        return msgspec.json.format(data, indent=indent) if indent else data
     except UnicodeEncodeError:  # a lone surrogate
-        text = json.dumps(local, separators=(",", ":")).encode()
-    return text if is_row(document) else msgspec.json.format(text, indent=2)
+        return json.dumps(local, indent=indent).encode()
 
 
 def joined(index: str, number: int) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from tests.bench import exports, frames, log, masks, merge, receive
+from tests.bench import exports, frames, log, masks, merge, pull, receive
 from tests.bench.table import show
 
 BENCHMARKS: dict[str, Callable[..., Iterable[Any]]] = {
@@ -22,6 +22,7 @@ BENCHMARKS: dict[str, Callable[..., Iterable[Any]]] = {
     "export": exports.run,
     "log": log.run,
     "masks": masks.run,
+    "pull": pull.run,
     "frames": frames.run,
     "merge": merge.run,
 }

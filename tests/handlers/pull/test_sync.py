@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from consumer.errors import Permanent
-from consumer.model import Change
+from consumer.model import Change, digest
+from handlers import layout
 from handlers.pull.folder import Folder
 from handlers.pull.options import Options
 from tests.fakes_store import FakeStore
-from tests.handlers.pull.lakes import PROJECT, Lake, Mask, pulled, tasks_of, tree
+from tests.handlers.pull.lakes import PROJECT, File, Lake, Mask, pulled, tasks_of, tree
 
 
 @pytest.fixture
@@ -245,7 +246,7 @@ async def test_a_folder_of_another_project_is_refused(lake: Lake, tmp_path: Path
 async def test_a_project_that_the_lake_has_not_makes_no_folder(lake: Lake, tmp_path: Path) -> None:
     with pytest.raises(Permanent, match="no project project-1"):
         await pulled(lake, tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert tree(tmp_path) == []
 
 
 async def test_a_stage_that_nobody_knows_touches_nothing(lake: Lake, tmp_path: Path) -> None:
@@ -295,18 +296,41 @@ async def test_the_ground_truth_is_its_labels_files_alone(lake: Lake, tmp_path: 
 
 
 async def test_a_labelbox_project_is_rows_whose_urls_are_paths(lake: Lake, tmp_path: Path) -> None:
-    from tests.handlers.pull.lakes import File
-
     png = File("masks/Axial/feature-1/000006.png", b"png", label="label-1")
-    key = f"{PROJECT}/tasks/t1/files/" + __import__("hashlib").sha256(b"png").hexdigest()
-    row = {
-        "data_row": {"id": "t1"},
-        "projects": {"p": {"labels": [{"id": "label-1", "mask": {"url": f"{key}/000006.png"}}]}},
-    }
+    key = layout.file_key(PROJECT, "t1", digest(b"png"), "000006.png")
+    labels = [{"id": "label-1", "mask": {"url": key}}]
+    row = {"data_row": {"id": "t1"}, "projects": {"p": {"labels": labels}}}
     await lake.task("t1", png, name="scan", document=row)
     summary = await pulled(lake, tmp_path)
     assert summary.index == "export.ndjson"
-    lines = (tmp_path / PROJECT / "export.ndjson").read_text().splitlines()
-    (label,) = json.loads(lines[0])["projects"]["p"]["labels"]
-    assert (tmp_path / PROJECT / label["mask"]["url"]).read_bytes() == b"png"
+    (line,) = (tmp_path / PROJECT / "export.ndjson").read_text().splitlines()
+    (label,) = json.loads(line)["projects"]["p"]["labels"]
     assert label["mask"]["url"] == "masks/scan/Axial/feature-1/000006.png"
+    assert (tmp_path / PROJECT / label["mask"]["url"]).read_bytes() == b"png"
+
+
+async def test_a_rows_other_labels_are_no_ground_truth(lake: Lake, tmp_path: Path) -> None:
+    labels = [{"id": "ann"}, {"id": "bob"}]
+    row = {"data_row": {"id": "t1"}, "projects": {"p": {"labels": labels}}}
+    masks = Mask(label="ann"), Mask(label="bob")
+    await lake.task("t1", *masks, name="scan", document=row, truth="bob")
+    await pulled(lake, tmp_path, Options(ground_truth=True))
+    told = json.loads((tmp_path / PROJECT / "export.ndjson").read_text())
+    assert told["projects"]["p"]["labels"] == [{"id": "bob"}]
+
+
+async def test_a_document_keeps_numbers_and_texts_as_they_are(lake: Lake, tmp_path: Path) -> None:
+    odd = {"taskId": "t1", "series": [], "big": 2**70, "half": "\ud800", "text": "\u00fc \u2028"}
+    await lake.task("t1", document=odd)
+    await pulled(lake, tmp_path)
+    assert tasks_of(tmp_path) == [odd]
+
+
+async def test_a_key_that_the_manifest_does_not_name_is_not_left_dangling(
+    lake: Lake, tmp_path: Path
+) -> None:
+    lost = f"{PROJECT}/tasks/t1/files/{'0' * 64}/x.nii.gz"
+    told = {"taskId": "t1", "series": [{"segmentations": lost, "name": "x"}], "list": [lost, 1]}
+    await lake.task("t1", document=told)
+    await pulled(lake, tmp_path)
+    assert tasks_of(tmp_path) == [{"taskId": "t1", "series": [{"name": "x"}], "list": [1]}]
