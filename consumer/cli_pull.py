@@ -48,6 +48,17 @@ class Paths(StrEnum):
 
 
 _DATES = "YYYY-MM-DD, 'YYYY-MM-DD hh:mm:ss' or ISO 8601, UTC if unsaid"
+
+ProjectArgument = Annotated[
+    str | None, typer.Argument(help="Its id; not needed when the lake holds only one.")
+]
+DirectoryArgument = Annotated[
+    Path | None, typer.Argument(metavar="[DIR]", help="Where its folder goes; here without it.")
+]
+TruthOption = Annotated[
+    bool, typer.Option("--ground-truth", help="Only the ground truth, and its label.")
+]
+StageOption = Annotated[str | None, typer.Option(help="Only tasks at this stage.")]
 SinceOption = Annotated[
     str | None, typer.Option(help=f"Only tasks active at that time or later: {_DATES}.")
 ]
@@ -60,48 +71,43 @@ LabelSinceOption = Annotated[
 LabelUntilOption = Annotated[
     str | None, typer.Option(help="Only tasks with a label made no later (both: the same label).")
 ]
+FilesOption = Annotated[bool, typer.Option("--with-files", help="The images, too, into images/.")]
+ToNiftiOption = Annotated[bool, typer.Option("--dicom-to-nifti", help="The images as NIfTI.")]
+FormatOption = Annotated[
+    Format | None, typer.Option("--format", help="Of the masks, converted here if need be.")
+]
+LayoutOption = Annotated[
+    Layout | None, typer.Option(help="Of the folder; nnunet and monai are of the ground truth.")
+]
+PathsOption = Annotated[
+    Paths | None, typer.Option(help="Folders by the tasks' names, or by their ids.")
+]
+ChannelOption = Annotated[
+    str | None, typer.Option(help="What dataset.json calls the images: CT, MR, ..")
+]
+AllOption = Annotated[bool, typer.Option("--all", help="Forget the options of the last time.")]
+ClearOption = Annotated[bool, typer.Option("--clear-cache", help="Fetch everything anew.")]
+ModelRunOption = Annotated[str | None, typer.Option(help="Not supported.", hidden=True)]
 
 
 def pull(
-    project: Annotated[
-        str | None, typer.Argument(help="Its id; not needed when the lake holds only one.")
-    ] = None,
-    directory: Annotated[
-        Path | None, typer.Argument(metavar="[DIR]", help="Where its folder goes; here without it.")
-    ] = None,
-    ground_truth: Annotated[
-        bool, typer.Option("--ground-truth", help="Only the ground truth, and its label.")
-    ] = False,
-    stage: Annotated[str | None, typer.Option(help="Only tasks at this stage.")] = None,
+    project: ProjectArgument = None,
+    directory: DirectoryArgument = None,
+    ground_truth: TruthOption = False,
+    stage: StageOption = None,
     since: SinceOption = None,
     until: UntilOption = None,
     label_created_since: LabelSinceOption = None,
     label_created_until: LabelUntilOption = None,
-    with_files: Annotated[
-        bool, typer.Option("--with-files", help="The images, too, into images/.")
-    ] = False,
-    dicom_to_nifti: Annotated[
-        bool, typer.Option("--dicom-to-nifti", help="The images, too, as NIfTI.")
-    ] = False,
-    format_: Annotated[
-        Format | None, typer.Option("--format", help="Of the masks, converted here if need be.")
-    ] = None,
-    layout: Annotated[
-        Layout | None, typer.Option(help="Of the folder; nnunet and monai are of ground truth.")
-    ] = None,
-    paths: Annotated[
-        Paths | None, typer.Option(help="Folders by the tasks' names, or by their ids.")
-    ] = None,
-    channel: Annotated[
-        str | None, typer.Option(help="What dataset.json calls the images: CT, MR, ..")
-    ] = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Forget the options of the last time.")
-    ] = False,
-    clear_cache: Annotated[
-        bool, typer.Option("--clear-cache", help="Fetch everything anew.")
-    ] = False,
-    model_run: Annotated[str | None, typer.Option(help="Not supported.", hidden=True)] = None,
+    with_files: FilesOption = False,
+    dicom_to_nifti: ToNiftiOption = False,
+    format_: FormatOption = None,
+    layout: LayoutOption = None,
+    paths: PathsOption = None,
+    channel: ChannelOption = None,
+    everything: AllOption = False,
+    clear_cache: ClearOption = False,
+    model_run: ModelRunOption = None,
     lake: LakeOption = None,
     config: ConfigOption = None,
 ) -> None:
@@ -117,6 +123,7 @@ def pull(
     if model_run is not None:
         end(MISCONFIGURED, "--model-run: exports of model runs are not supported")
     options = _options(
+        everything=everything,
         ground_truth=ground_truth,
         stage=stage,
         since=_moment("--since", since, end_of=False),
@@ -130,10 +137,7 @@ def pull(
         paths=paths.value if paths else None,
         channel=channel,
     )
-    if everything and options is None:
-        options = house.Options()
-    asked = house.Asked(project, directory, options, lake, config, clear_cache)
-    summary = do(_pulling(asked))
+    summary = do(_pulling(house.Asked(project, directory, options, lake, config, clear_cache)))
     _show(summary)
     if summary.problems:
         raise typer.Exit(FAILED)
@@ -151,15 +155,15 @@ async def _pulling(asked: Asked) -> Summary:
         return await house.pulled(store, wish, bar)
 
 
-def _options(**given: Any) -> Options | None:
-    """The options as they were said; None when none was."""
+def _options(*, everything: bool, **given: Any) -> Options | None:
+    """The options as they were said; None when those of the last time are meant."""
     from consumer import app_pull as house
 
     said = {name: value for name, value in given.items() if value not in (None, False)}
     options = house.Options(**said)
     if wrong := house.mistakes(options):
         end(MISCONFIGURED, *wrong)
-    return options if said else None
+    return options if said or everything else None
 
 
 def _moment(name: str, text: str | None, *, end_of: bool) -> str | None:

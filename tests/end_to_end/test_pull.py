@@ -10,10 +10,12 @@ import nibabel
 import numpy as np
 import pytest
 
+from consumer.demo.phantom import Phantom, ct_series, nifti_mask, truth
 from consumer.demo.redbrick import Drawing, Instance, SeriesSpec
 from consumer.stores.directory import DirectoryStore
 from consumer.stores.s3 import S3Store
 from tests.end_to_end.house import House, house, until
+from tests.handlers.pull.nnunet_rules import check_nnunet
 from tests.servers_s3 import ACCESS_KEY, SECRET_KEY, S3Server, use_credentials
 
 AT_ONCE = {"GROUNDWIRE_EXPORT__DELETION_CONFIRMED_AFTER_S": "0"}
@@ -122,3 +124,43 @@ async def test_a_lake_on_s3_is_pulled(
         place.start("run", "run")
         await place.listening()
         await the_story_is_pulled(place)
+
+
+async def test_a_phantoms_images_and_masks_become_a_training_set(tmp_path: Path) -> None:
+    images = {
+        "GROUNDWIRE_EXPORT__WITH_FILES": "true",
+        "GROUNDWIRE_EXPORT__DICOM_TO_NIFTI": "true",
+    }
+    phantom = Phantom(seed=3, shape=(48, 40, 12))
+    async with house(tmp_path, DirectoryStore(tmp_path / "lake"), environment=images) as place:
+        place.start("run", "run")
+        await place.listening()
+        task = place.cast.redbrick.create_task("CT 1", [scanned(phantom)])
+        mask = nifti_mask(truth(phantom), phantom.affine)
+        instances = tuple(Instance(organ.value, organ.value - 1) for organ in phantom.organs)
+        place.cast.redbrick.label(task, [Drawing(0, instances, mask)])
+        approve(place, task)
+        await told(place, task, truth=task)
+        await pull(place, ".", "--layout", "nnunet", "--channel", "CT")
+        folder = place.directory / place.cast.redbrick.project_id
+        assert check_nnunet(folder)["numTraining"] == 1
+        (label,) = (folder / "labelsTr").iterdir()
+        drawn = np.asanyarray(nibabel.load(label).dataobj) > 0
+        assert np.array_equal(drawn, truth(phantom) > 0)
+        for format_ in ("seg", "rtstruct", "png"):
+            await pull(place, ".", "--format", format_)
+        await pull(place, ".", "--with-files")
+        (series,) = tasks_json(place)[0]["series"]
+        assert len([item for item in series["items"] if (folder / item).is_file()]) == 12
+
+
+def scanned(phantom: Phantom) -> SeriesSpec:
+    """The phantom's CT as the platform serves it."""
+    slices = {f"patient/{k:03d}.dcm": data for k, data in enumerate(ct_series(phantom))}
+    return SeriesSpec(
+        name="ct",
+        items=tuple(slices),
+        dimensions=phantom.shape,
+        spacing=phantom.spacing,
+        contents=slices,
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from handlers.formats.label_map import LabelMap
 from handlers.formats.nifti import read_label_map, write_label_map
 from handlers.pull.options import Options
 from tests.handlers.pull.lakes import AFFINE, PROJECT, SHAPE, File, Lake, Mask, pulled, tree
+from tests.handlers.pull.nnunet_rules import check_nnunet
 
 NNUNET, MONAI = Options(layout="nnunet"), Options(layout="monai")
 OTHER = tuple(tuple(value + (row == 0) * 0.5 for value in line) for row, line in enumerate(AFFINE))
@@ -52,37 +52,6 @@ async def set_of_two(lake: Lake) -> None:
     first = Mask(values={1: "liver", 2: "liver", 7: "tumour"})
     await approved(lake, "t1", first, volume(), name="study 1")
     await approved(lake, "t2", Mask(values={4: "tumour", 9: "kidney"}), volume(), name="study 2")
-
-
-def check_nnunet(folder: Path) -> dict[str, Any]:
-    """What nnU-Net's own integrity check asserts, and that affines are equal, which it only warns
-    of."""
-    told: dict[str, Any] = json.loads((folder / "dataset.json").read_text())
-    assert {"labels", "channel_names", "numTraining", "file_ending"} <= told.keys()
-    ending, labels = told["file_ending"], sorted(told["labels"].values())
-    assert labels == list(range(len(labels)))
-    assert told["labels"]["background"] == 0
-    images = sorted(path.name for path in (folder / "imagesTr").iterdir())
-    cases = {re.sub(r"_\d{4}" + re.escape(ending) + "$", "", name) for name in images}
-    assert len(images) == len(cases) * len(told["channel_names"])
-    assert len(cases) == told["numTraining"]
-    assert {path.name for path in (folder / "labelsTr").iterdir()} == {
-        f"{case}{ending}" for case in cases
-    }
-    for case in cases:
-        check_case(folder, case, ending, labels)
-    return told
-
-
-def check_case(folder: Path, case: str, ending: str, labels: list[int]) -> None:
-    image = nibabel.load(folder / "imagesTr" / f"{case}_0000{ending}")
-    label = nibabel.load(folder / "labelsTr" / f"{case}{ending}")
-    assert image.shape == label.shape
-    assert len(image.shape) == 3
-    assert np.array_equal(image.header.get_zooms(), label.header.get_zooms())
-    assert np.array_equal(image.affine, label.affine)
-    assert np.isfinite(np.asanyarray(image.dataobj)).all()
-    assert set(np.unique(np.asanyarray(label.dataobj))) <= set(labels)
 
 
 async def test_nnunets_rules_hold(lake: Lake, tmp_path: Path) -> None:
