@@ -209,6 +209,12 @@ def test_a_claimed_colour_that_does_not_occur_is_empty() -> None:
     assert not drawn_in(read(png_of(np.array([[RED]]), 2)), [RED, BLUE])[BLUE].any()
 
 
+def test_a_claimed_colour_that_is_transparent_is_not_drawn() -> None:
+    samples = np.array([[[*RED, 255], [*RED, 0]]])
+
+    assert drawn_in(read(png_of(samples, 6)), [RED])[RED].tolist() == [[True, False]]
+
+
 def test_black_cannot_be_claimed() -> None:
     with pytest.raises(Refused, match="black"):
         drawn_in(read(png_of(np.array([[RED]]), 2)), [RED, (0, 0, 0)])
