@@ -87,6 +87,12 @@ def decode(coded: Coded, index: int, shape: tuple[int, ...], stored: Stored) -> 
     return decoder.as_array(encapsulate([data]), index=0, raw=True, **options)[0]
 
 
+def missing(syntax: UID) -> str:
+    """What could decode it and is not installed, as a clause for an error; may be empty."""
+    needed = "; ".join(get_decoder(syntax).missing_dependencies)
+    return f" (not installed: {shown(needed)})" if needed else ""
+
+
 def _check_decoder(file: DicomFile, syntax: UID) -> None:
     name = shown(syntax.name)
     try:
@@ -95,8 +101,7 @@ def _check_decoder(file: DicomFile, syntax: UID) -> None:
         what = f"there is no decoder for {name}"
         raise Refused("unsupported-transfer-syntax", f"{file.shown}: {what}") from error
     if not decoder.is_available:
-        needed = shown("; ".join(decoder.missing_dependencies))
-        what = f"{name} needs one of: {needed}"
+        what = f"nothing here decodes {name}{missing(syntax)}"
         raise Refused("unsupported-transfer-syntax", f"{file.shown}: {what}")
 
 
@@ -150,7 +155,7 @@ def _by_frame(
 def _check_codestream(coded: Coded, data: bytes, shape: tuple[int, ...], stored: Stored) -> None:
     if coded.syntax == RLELossless:
         return  # has no size of its own
-    if not data.rstrip(b"\0").endswith(_END_OF_IMAGE):  # decoders make up what is missing
+    if not data.rstrip(b"\0\xff").endswith(_END_OF_IMAGE):  # decoders make up what is missing
         what = "a compressed frame breaks off before its end"
         raise Refused("truncated-pixels", f"{coded.file.shown}: {what}")
     said = (_size_of_jpeg_2000 if coded.syntax in _JPEG_2000 else _size_of_jpeg)(data)

@@ -21,9 +21,10 @@ from pydicom.tag import BaseTag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from consumer.errors import GroundwireError, Refused, Transient
-from handlers.formats.dicom_tags import Tags, shown
+from handlers.formats.dicom_tags import ITEM, MAX_ITEMS, Tags, shown
 
-MAX_HEADER = 32 * 1024 * 1024  # bytes read for a header: 20,000 frames of 1.6 kB fit
+MAX_HEADER = 32 * 1024 * 1024  # bytes read for a header: 6,000 frames of 5 kB fit
+MAX_READS = 2_000_000  # one or two for each element
 
 UNDEFINED = 0xFFFFFFFF  # the length of encapsulated pixel data
 _MAGIC_AT, _MAGIC = 128, b"DICM"
@@ -58,7 +59,7 @@ class DicomFile:
         try:
             with self.path.open("rb") as file:
                 if self.syntax == DeflatedExplicitVRLittleEndian:
-                    yield _inflated(file, _meta(file)[1], limit)
+                    yield _inflated(file, _meta(self.name, file)[1], limit)
                 else:
                     yield file
         except OSError as error:
@@ -98,11 +99,11 @@ def _read(
     if _start(file) is None:
         raise Refused("not-dicom", f"{shown(name)} is not a DICOM file")
     try:
-        meta, begins = _meta(file)
+        meta, begins = _meta(name, file)
         syntax = meta.text("TransferSyntaxUID") or ImplicitVRLittleEndian
-        body = Bounded(file)
+        body = Bounded(name, file)
         if syntax == DeflatedExplicitVRLittleEndian:
-            body = Bounded(_inflated(file, begins, MAX_HEADER))
+            body = Bounded(name, _inflated(file, begins, MAX_HEADER))
             begins = 0
         body.seek(begins)
         little = syntax != ExplicitVRBigEndian
@@ -125,10 +126,11 @@ def _read(
 class Bounded:
     """A file that is never asked for more than it has, nor for more than a header may take."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+    def __init__(self, name: str, file: BinaryIO) -> None:
+        self._name, self._file = name, file
         self._size = file.seek(0, io.SEEK_END)
         self._left = MAX_HEADER
+        self._reads = self._items = 0
         self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int = -1) -> bytes:
@@ -136,12 +138,16 @@ class Bounded:
             rest = max(0, self._size - self._file.tell())
             size = rest if size < 0 else min(size, rest)
         self._left -= size
-        if self._left < 0:
-            raise Refused("dicom-header-too-large", f"a header of over {MAX_HEADER} bytes")
+        self._reads += 1
+        if self._left < 0 or self._reads > MAX_READS or self._items > MAX_ITEMS:
+            what = f"over {MAX_HEADER} bytes, {MAX_READS} elements or {MAX_ITEMS} items"
+            raise Refused("dicom-header-too-large", f"{shown(self._name)}: a header of {what}")
         try:
-            return self._file.read(size)
+            data = self._file.read(size)
         except OSError as error:  # before the parser's own errors of this type
-            raise Transient("image-unreadable", "a DICOM file cannot be read") from error
+            raise Transient("image-unreadable", f"{shown(self._name)} cannot be read") from error
+        self._items += size == 8 and data[:4] in ITEM
+        return data
 
 
 def _start(file: BinaryIO) -> int | None:
@@ -154,12 +160,12 @@ def _start(file: BinaryIO) -> int | None:
     return 0 if plain and element[0] <= 0x18 else None
 
 
-def _meta(file: BinaryIO) -> tuple[Tags, int]:
+def _meta(name: str, file: BinaryIO) -> tuple[Tags, int]:
     """The file meta information, and where the body begins. Without it a body is little endian,
     as DICOM's default is; which VRs it has, is seen when it is read."""
     file.seek(0)
     begins = _start(file) or 0
-    body = Bounded(file)
+    body = Bounded(name, file)
     body.seek(begins)
     meta = Dataset()
     if body.read(2) == b"\x02\x00":

@@ -23,7 +23,7 @@ from pydicom.uid import (
 )
 
 from consumer.errors import GroundwireError, Refused, Transient
-from handlers.formats.dicom_codestream import Coded, decode, frames_of
+from handlers.formats.dicom_codestream import Coded, decode, frames_of, missing
 from handlers.formats.dicom_files import UNDEFINED, DicomFile
 from handlers.formats.dicom_image import Frame, Stored
 from handlers.formats.dicom_tags import shown
@@ -129,8 +129,8 @@ def _decode(coded: Coded, frame: Frame, target: NDArray[Any], stored: Stored) ->
     except (GroundwireError, KeyboardInterrupt, SystemExit, MemoryError):
         raise
     except BaseException as error:  # whatever damaged data makes of a decoder; Rust's panic, too
-        what = f"{frame.name}: cannot be decoded from {shown(coded.syntax.name)}"
-        raise Refused("undecodable-pixels", what) from error
+        what = f"cannot be decoded from {shown(coded.syntax.name)}{missing(coded.syntax)}"
+        raise Refused("undecodable-pixels", f"{frame.name}: {what}") from error
 
 
 def _keep_stored_bits(values: NDArray[Any], stored: Stored) -> None:

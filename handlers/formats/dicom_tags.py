@@ -21,6 +21,9 @@ from consumer.errors import Refused
 _BINARY = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FD": "d", "FL": "f"}
 _TEXT = {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "TM", "UI"}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+MAX_ITEMS = 100_000  # of sequences in one header: each costs a kilobyte and 40 microseconds
+ITEM = b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00"  # little and big endian
+
 _SHOWN = 100  # characters of a name or value in an error
 
 
@@ -77,6 +80,8 @@ class Tags:
         if element is None:
             return ()
         if isinstance(element, RawDataElement):
+            if max(map((element.value or b"").count, ITEM)) > MAX_ITEMS:
+                raise self.bad(keyword, f"over {MAX_ITEMS} items")
             try:
                 element = convert_raw_data_element(element)
             except Exception as error:  # whatever damaged bytes make of the parser
