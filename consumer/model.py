@@ -308,7 +308,7 @@ class Volume(_Value, frozen=True):
 
     ``pitch_deviation`` is the largest departure of a gap between slices from ``pitch_mm``, as a
     fraction of it; ``overlaps`` counts voxels that more than one object claimed, where the later
-    object won.
+    object won; ``blank`` counts pictures that show nothing of the object they are of.
     """
 
     position: int
@@ -322,6 +322,7 @@ class Volume(_Value, frozen=True):
     assumed_views: tuple[str, ...] = ()  # groups whose convention nobody has configured
     agreements: tuple[Agreement, ...] = ()
     overlaps: int = 0
+    blank: int = 0
 
 
 class Refusal(_Value, frozen=True):

@@ -38,7 +38,7 @@ def convert_frames(pictures: Pictures, unit: Unit, around: Around) -> Made:
     if where is not None and _has_areas(unit, around.rules):
         with refusing(VOLUME, unit, made):
             _write_volume(where, pictures, unit, around, made)
-    if where is not None and unit.series.polylines:
+    if unit.series.polylines:
         with refusing("lines", unit, made):
             made.files.append(_lines(where, unit, around.rules))
     if where is None or made.volume is None or "png" in around.rules.formats:
@@ -86,10 +86,11 @@ def _facts(laid: Sequence[frames.Laid], unit: Unit) -> Volume:
         assumed_views=tuple(sorted({group for one in laid for group in one.assumed_views})),
         agreements=tuple(agreement for one in laid for agreement in one.agreements),
         overlaps=sum(one.overlaps for one in laid),
+        blank=sum(one.empty for one in laid),
     )
 
 
-def _lines(where: Grid | Sequence[int], unit: Unit, rules: ExportRules) -> NewFile:
+def _lines(where: Grid | Sequence[int] | None, unit: Unit, rules: ExportRules) -> NewFile:
     document = polylines.lines_document(
         unit.series.polylines, where, views=rules.views, classes=rules.classes
     )

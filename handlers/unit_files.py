@@ -36,7 +36,7 @@ def kept(
     if latest.labels.get(unit.label.id) != drawn_version(unit.label, rules):
         return None
     files = [file for file in known.files if unit.owns(file)]
-    if not files:
+    if not files or not all(unit.names(file) for file in files):
         return None
     return Parts(
         files=[_renamed_categories(file, unit, rules) for file in files],

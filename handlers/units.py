@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from consumer.model import ExportRules, FileRef, Label, Mask, Refusal, Series, TaskSnapshot, Volume
 from handlers import layout
 from handlers.pointers import is_framed
+
+_LINES = ".json"
+# What follows a series' name in the paths of its files.
+_SUFFIX = re.compile(
+    r"(/instance-\d+)?(/\d{6})?\.(nii\.gz|png|classes\.json|seg\.dcm|rtstruct\.dcm|json)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +40,30 @@ class Unit:
         here = (self.label.id, self.position, self.series.name)
         return (made.label, made.position, made.series) == here
 
+    def names(self, file: FileRef) -> bool:
+        """Whether the unit would give the file the path that it has: the number of labels, or a
+        series of the same name, may have come or gone."""
+        if file.group is not None:
+            return file.path == self._picture_path(file.group, file.feature, file.frame)
+        for place in (self.mask_path(""), self.lines_path().removesuffix(_LINES)):
+            if file.path.startswith(place) and _SUFFIX.fullmatch(file.path, len(place)):
+                return True
+        return False
+
     def mask_path(self, suffix: str) -> str:
         return f"segmentations/{self.folder}{self.name}{suffix}"
 
     def lines_path(self) -> str:
-        return f"geometry/{self.folder}{self.name}.json"
+        return f"geometry/{self.folder}{self.name}{_LINES}"
 
     def picture_path(self, mask: Mask) -> str:
         """Of a frame's own picture, as the platform gave it."""
-        group, feature = (layout.safe_name(part or "") for part in (mask.group, mask.feature))
-        frame = f"{mask.frame:06d}" if mask.frame is not None else "all"
-        return f"masks/{self.folder}{group}/{feature}/{frame}.png"
+        return self._picture_path(mask.group, mask.feature, mask.frame)
+
+    def _picture_path(self, group: str | None, feature: str | None, frame: int | None) -> str:
+        named = "/".join(layout.safe_name(part or "") for part in (group, feature))
+        number = f"{frame:06d}" if frame is not None else "all"
+        return f"masks/{self.folder}{named}/{number}.png"
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ DECIMALS = 4  # of a millimetre
 
 def lines_document(
     lines: Sequence[Polyline],
-    place: Grid | Sequence[int],
+    place: Grid | Sequence[int] | None,
     *,
     views: Mapping[str, ViewConvention],
     classes: Sequence[ClassRule],
@@ -32,8 +32,8 @@ def lines_document(
     """The JSON of a series' lines, in the order given.
 
     ``pixels`` are (x, y) as the platform gives them, ``patient`` the same points in DICOM patient
-    coordinates (LPS, millimetres), null where ``place`` is only a shape. Raises ``Refused``:
-    too-many-lines, unknown-group, frame-outside-volume; ``Permanent`` as `polygon.fill`.
+    coordinates (LPS, millimetres), null where ``place`` is only a shape, or not known at all. Raises
+    ``Refused``: too-many-lines, unknown-group, frame-outside-volume; ``Permanent`` as `polygon.fill`.
     """
     if len(lines) > MAX_LINES:
         raise Refused("too-many-lines", f"more than {MAX_LINES} lines in one series")
@@ -60,8 +60,10 @@ def lines_document(
 
 
 def _patient(
-    line: Polyline, place: Grid | Sequence[int], convention: ViewConvention
+    line: Polyline, place: Grid | Sequence[int] | None, convention: ViewConvention
 ) -> list[list[float]] | None:
+    if place is None:
+        return None
     shape = place.shape if isinstance(place, Grid) else grid(place)
     points = checked_points(line.points)
     voxels = voxels_of(points, shape, line.group, convention, line.frame)

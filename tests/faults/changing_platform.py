@@ -67,6 +67,7 @@ class Task:
     name: str
     stage: str = "Label"
     labels: dict[str, Drawn] = field(default_factory=dict)
+    saved: dict[str, list[Drawn]] = field(default_factory=dict)  # every version there was
     chosen: str | None = None  # of several labels
     history: list[HistoryItem] = field(default_factory=list)
     series: tuple[str | None, ...] = ("ct", "pet")
@@ -194,7 +195,9 @@ class Account(FakePlatform):
 def save(world: World, task: Task, number: int) -> None:
     series = ((0, 1), (0,), (1,), ())[number // 2 % 4]
     label = "ab"[number % 2]
-    task.labels[label] = Drawn(world.ticks, world.tick(), series)
+    saved_at = world.tick()
+    task.labels[label] = Drawn(world.ticks, saved_at, series)
+    task.saved.setdefault(label, []).append(task.labels[label])
 
 
 def withdraw(world: World, task: Task, number: int) -> None:
@@ -211,9 +214,11 @@ def skip(world: World, task: Task, number: int) -> None:
 def take_back(world: World, task: Task, number: int) -> None:
     """A review chooses an older version: as with a merged label, no time is told."""
     label = "ab"[number % 2]
-    if label in task.labels and task.labels[label].version > 0:
-        old = task.labels[label]
-        task.labels[label] = replace(old, version=number % old.version, updated_at=None)
+    older = task.saved.get(label)
+    if label in task.labels and older:
+        chosen = older[number % len(older)]
+        skipped = task.labels[label].skipped
+        task.labels[label] = replace(chosen, updated_at=None, skipped=skipped)
 
 
 def move(world: World, task: Task, number: int) -> None:
