@@ -12,14 +12,12 @@ import io
 import re
 
 from pydicom import Dataset, dcmwrite
-from pydicom.charset import convert_encodings
 from pydicom.config import IGNORE
 from pydicom.datadict import dictionary_VR
-from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataelem import DataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, generate_uid
 from pydicom.valuerep import PersonName
-from pydicom.values import convert_value
 
 MANUFACTURER = "Groundwire"
 MODEL = "Groundwire"
@@ -112,22 +110,11 @@ def file_meta(sop_class: str, transfer_syntax: str) -> FileMetaDataset:
 
 
 def _text(source: Dataset, keyword: str) -> str:
-    """A text of the series, several values as one; empty where it has none. Not by pydicom's own
-    access: that warns of what breaks a rule, and quotes it."""
-    item = source.get_item(keyword)
-    if item is None or item.value is None:
-        return ""
-    if not isinstance(item, RawDataElement):
-        value = item.value
-    else:
-        value = convert_value(_vr(keyword), item, convert_encodings(_character_sets(source)))
-    values = [value] if isinstance(value, str | PersonName) else list(value)
-    return "\\".join(str(each) for each in values).strip(" \0")
-
-
-def _character_sets(source: Dataset) -> list[str]:
-    told = source.get("SpecificCharacterSet") or []
-    return [told] if isinstance(told, str) else list(told)
+    """A text of the series, several values as one; empty where it has none."""
+    value = source.get(keyword)
+    if value is None or isinstance(value, str | PersonName):
+        return str(value or "")
+    return "\\".join(map(str, value))
 
 
 def _code(item: Dataset) -> Dataset:

@@ -335,10 +335,11 @@ def test_slices_too_small_for_highdicom_to_pack_are_refused() -> None:
 def test_a_patient_whose_data_break_rules_is_copied_and_nothing_quotes_it(
     caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder, tmp_path: Path
 ) -> None:
-    on = series()
+    on = series("axial", Shape(header={"PatientSex": "UNKNOWNS"}))
     folder = save(on, tmp_path / "images")
     for path in folder.iterdir():
         data = path.read_bytes().replace(b"19700101", b"19Secret")
+        data = data.replace(b"UNKNOWNS", b"a Secret")
         path.write_bytes(data.replace(b"M\xfcller^Test", b"Secret^^^^^"))
     really = read_series([(path.name, path) for path in folder.iterdir()])
     label_map, segments = drawn(blobs(on.grid.shape), on)
@@ -346,4 +347,28 @@ def test_a_patient_whose_data_break_rules_is_copied_and_nothing_quotes_it(
     said = caplog.text + "".join(str(warning.message) for warning in recwarn)
     assert "Secret" not in said
     assert b"19Secret" in data
+    assert b"a Secret" in data
     assert str(read(data).PatientName) == "Secret^^^^^"
+
+
+def test_how_a_patient_was_made_unknown_is_copied() -> None:
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "113100", "DCM", "Basic"
+    header = {"PatientIdentityRemoved": "YES", "DeidentificationMethodCodeSequence": [code]}
+    on = series("axial", Shape(header=header))
+    dataset = read(write_seg(*drawn(blobs(on.grid.shape), on), on))
+    assert dataset.PatientIdentityRemoved == "YES"
+    assert list(dataset.DeidentificationMethodCodeSequence) == [code]
+
+
+def test_a_series_without_patient_and_dates_gives_an_object_that_leaves_them_empty() -> None:
+    on = series()
+    for image in on.datasets:
+        for element in [e for e in image if e.keyword.startswith(("Patient", "Accession"))]:
+            del image[element.tag]
+        del image.StudyDate, image.StudyTime, image.SeriesDate, image.SeriesTime
+        del image.SpecificCharacterSet
+    dataset = read(write_seg(*drawn(blobs(on.grid.shape), on), on))
+    assert not dataset.PatientName
+    assert (dataset.PatientID, dataset.StudyDate) == ("", "")
+    assert (dataset.ContentDate, dataset.ContentTime) == ("19000101", "000000")
