@@ -117,7 +117,9 @@ class _Pull:
     async def _plan(self) -> layouts.Whole:
         options = self._wish.options
         known = stages(self._facts)
-        if options.stage and options.stage.casefold() not in {one.casefold() for one in known}:
+        asked_before = options.stage == self._state.options.stage  # tasks may have left it since
+        known_folded = {one.casefold() for one in known}
+        if options.stage and not asked_before and options.stage.casefold() not in known_folded:
             said = f"no task is at a stage {options.stage}; there are {', '.join(known) or 'none'}"
             raise Permanent("no-such-stage", said)
         selected = select(self._facts, options)

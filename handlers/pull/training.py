@@ -40,6 +40,7 @@ def cases_of(task: Facts, manifest: Manifest, plan: TaskPlan) -> list[Case]:
     if label is None and len(task.labels) == 1:
         label = task.labels[0]
     if label is None:
+        plan.lacks_masks = True
         plan.refuse("several-labels", "it has several labels, and none is the ground truth")
         return []
     found = []
@@ -52,6 +53,7 @@ def cases_of(task: Facts, manifest: Manifest, plan: TaskPlan) -> list[Case]:
             name = _short(_ODD.sub("-", f"{plan.folder}_{series}"))
             if _is_plain(mask.ref, plan):
                 found.append(Case(plan, name, image, mask.ref))
+    plan.lacks_masks = not found
     if not found and not plan.refused:
         said = 'the lake holds no label map of it: set [export] formats = ["nifti"]'
         plan.refuse("format-not-held", said)

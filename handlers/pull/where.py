@@ -36,4 +36,5 @@ def find(project: str | None, directory: Path) -> tuple[Path, State] | None:
 
 def folder_of(project: str) -> str:
     """A project's folder, in the lake and here; the name of either may be given."""
-    return layout.safe_name(project) if "~" not in project else project
+    is_ours = "~" in project and "/" not in project
+    return project if is_ours else layout.safe_name(project)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from consumer.errors import Permanent
+from consumer.errors import Permanent, Transient
 from consumer.model import Change, digest
 from handlers import layout
 from handlers.pull.folder import Folder
 from handlers.pull.options import Options
-from tests.fakes_store import FakeStore
+from tests.fakes_store import FakeStore, Fault, FaultyStore
 from tests.handlers.pull.lakes import PROJECT, File, Lake, Mask, pulled, tasks_of, tree
 
 
@@ -142,6 +142,14 @@ async def test_a_file_that_a_person_edited_is_kept_aside_and_said(
     assert mask.read_bytes() == right
 
 
+async def test_an_edit_of_the_same_length_is_seen(lake: Lake, tmp_path: Path) -> None:
+    await lake.task("t1", name="s")
+    await pulled(lake, tmp_path)
+    mask = tmp_path / PROJECT / "segmentations/s/series1.nii.gz"
+    mask.write_bytes(bytes(mask.stat().st_size))
+    assert len((await pulled(lake, tmp_path)).aside) == 1
+
+
 async def test_an_edited_file_of_a_withdrawn_task_is_kept_aside(lake: Lake, tmp_path: Path) -> None:
     await lake.task("t1", name="s")
     await lake.task("t2", name="other")
@@ -256,6 +264,27 @@ async def test_a_stage_that_nobody_knows_touches_nothing(lake: Lake, tmp_path: P
     with pytest.raises(Permanent, match="there are Review_1"):
         await pulled(lake, tmp_path, Options(stage="Reveiw_1"))
     assert tree(tmp_path / PROJECT) == before
+
+
+async def test_a_stage_that_everybody_left_empties_its_folder(lake: Lake, tmp_path: Path) -> None:
+    await lake.task("t1", stage="Review_1", name="s")
+    await pulled(lake, tmp_path, Options(stage="Review_1"))
+    await lake.task("t1", stage="Label", name="s")
+    summary = await pulled(lake, tmp_path, Options(stage="Review_1"))
+    assert (summary.removed, tree(tmp_path / PROJECT)) == (["s"], ["tasks.json"])
+
+
+async def test_an_interrupted_pull_goes_on_from_what_it_has(lake: Lake, tmp_path: Path) -> None:
+    for number in range(20):
+        await lake.task(f"t{number}")
+    store = FaultyStore(lake.store, dict.fromkeys(range(75, 100), Fault.BEFORE))
+    with pytest.raises(Transient):
+        await pulled(lake, tmp_path, store=store)
+    first = calls(lake, "read", "download")
+    await pulled(lake, tmp_path)
+    again = calls(lake, "read", "download")
+    assert len(first) + len(again) == 20 * 4  # nothing was fetched twice
+    assert min(len(first), len(again)) > 0
 
 
 async def test_a_narrower_pull_holds_no_more_than_it_selects(lake: Lake, tmp_path: Path) -> None:
