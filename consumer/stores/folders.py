@@ -88,11 +88,11 @@ def read_piece(
         now = _version(found)
         if tag not in (None, now):
             return None
-        data = bytearray()
         file.seek(offset)
+        data = file.read(length)
         while len(data) < length and (more := file.read(length - len(data))):
             data += more
-        return bytes(data), now, found.st_size
+        return data, now, found.st_size
 
 
 def copy_block(source: Path, target: Path, offset: int, length: int) -> None:

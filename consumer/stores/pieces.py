@@ -18,7 +18,7 @@ from consumer.errors import GroundwireError, Transient
 from consumer.stores import local_files
 from consumer.stores.local_files import Partial
 
-PIECE_BYTES = 16 << 20
+PIECE_BYTES = 8 << 20
 _TRIES = 3  # for an object that another writer swaps meanwhile
 
 T = TypeVar("T")

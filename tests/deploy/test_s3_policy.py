@@ -6,11 +6,12 @@ import ast
 import json
 from fnmatch import fnmatchcase
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from consumer.log import keys
 from consumer.log.tiles import Tile
-from consumer.stores import probe, s3, s3_calls, s3_pieces, s3_upload
+from consumer.stores import probe, s3, s3_calls, s3_objects, s3_pieces, s3_upload
 from handlers import layout
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -32,28 +33,42 @@ def may(policy: str, action: str, key: str) -> bool:
     return effects == {"Allow"}
 
 
-def test_the_policy_allows_exactly_the_calls_of_the_store() -> None:
+RIGHTS = {
+    "get_object": "s3:GetObject",
+    "head_object": "s3:GetObject",
+    "put_object": "s3:PutObject",
+    "create_multipart_upload": "s3:PutObject",
+    "upload_part": "s3:PutObject",
+    "complete_multipart_upload": "s3:PutObject",
+    "abort_multipart_upload": "s3:AbortMultipartUpload",
+    "delete_object": "s3:DeleteObject",
+    "list_objects_v2": "s3:ListBucket",
+}
+
+
+def needed(*modules: ModuleType) -> set[str]:
+    """The rights for what these modules call."""
     calls = {
         node.attr
-        for module in (s3, s3_calls, s3_pieces, s3_upload)
-        for node in ast.walk(ast.parse(Path(module.__file__).read_text()))
+        for module in modules
+        for node in ast.walk(ast.parse(Path(str(module.__file__)).read_text()))
         if isinstance(node, ast.Attribute)
         and isinstance(node.value, ast.Name)
         and node.value.id == "client"
     }
-    rights = {
-        "get_object": "s3:GetObject",
-        "head_object": "s3:GetObject",
-        "put_object": "s3:PutObject",
-        "create_multipart_upload": "s3:PutObject",
-        "upload_part": "s3:PutObject",
-        "complete_multipart_upload": "s3:PutObject",
-        "abort_multipart_upload": "s3:AbortMultipartUpload",
-        "delete_object": "s3:DeleteObject",
-        "list_objects_v2": "s3:ListBucket",
-    }
-    needed = {rights[call] for call in calls - {"exceptions"}}
-    assert needed == {action for one in statements("s3-policy.json") for action in one["Action"]}
+    return {RIGHTS[call] for call in calls - {"exceptions"}}
+
+
+def allowed(policy: str) -> set[str]:
+    return {action for one in statements(policy) for action in one["Action"]}
+
+
+def test_the_policy_allows_exactly_the_calls_of_the_store() -> None:
+    assert needed(s3, s3_calls, s3_pieces, s3_upload) == allowed("s3-policy.json")
+
+
+def test_images_are_listed_and_read_and_no_more() -> None:
+    assert needed(s3_calls, s3_objects, s3_pieces) == allowed("s3-policy-images.json")
 
 
 def test_listing_is_of_the_bucket_and_unconditional_so_that_absence_is_no_denial() -> None:
