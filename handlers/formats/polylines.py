@@ -32,8 +32,10 @@ def lines_document(
     """The JSON of a series' lines, in the order given.
 
     ``pixels`` are (x, y) as the platform gives them, ``patient`` the same points in DICOM patient
-    coordinates (LPS, millimetres), null where ``place`` is only a shape, or not known at all. Raises
-    ``Refused``: too-many-lines, unknown-group, frame-outside-volume; ``Permanent`` as `polygon.fill`.
+    coordinates (LPS, millimetres), null where ``place`` is only a shape, or not known at all.
+
+    Raises ``Refused``: too-many-lines, unknown-group, frame-outside-volume; ``Permanent`` as
+    `polygon.fill`.
     """
     if len(lines) > MAX_LINES:
         raise Refused("too-many-lines", f"more than {MAX_LINES} lines in one series")

@@ -3,6 +3,7 @@ files in the lake: in the current and in the legacy shape of the export."""
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -12,11 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
+import nibabel
+import numpy as np
 import pytest
 from PIL import Image
 
 from consumer.app_adapters import make_platforms, project_key
 from consumer.demo.labelbox import Drawing, SimulatedLabelbox
+from consumer.demo.phantom import Phantom, ct_series
 from consumer.errors import Permanent, Transient
 from consumer.model import (
     Failure,
@@ -45,8 +49,10 @@ def png(value: int) -> bytes:
     return data.getvalue()
 
 
+PHANTOM = Phantom(shape=(4, 3, 8))
+IMAGES = {f"{k}.dcm": data for k, data in enumerate(ct_series(PHANTOM))}
 LIVER = Drawing("Axial", 6, "liver", png=png(255), feature="liver")
-AXIS = Drawing("Coronal", 9, "axis", line=((1.0, 2.0), (3.0, 4.0)), feature="axis")
+AXIS = Drawing("Coronal", 2, "axis", line=((1.0, 2.0), (3.0, 4.0)), feature="axis")
 
 
 @dataclass(frozen=True)
@@ -152,7 +158,7 @@ def _ports(
 
 def labelled(simulator: SimulatedLabelbox, *drawings: Drawing) -> str:
     """A row that was labelled and waits for its review."""
-    row = simulator.create_row("study01", "https://images.test/study01.dcm?X-Sig=1")
+    row = simulator.create_row("study01", images=IMAGES)
     simulator.label(row, drawings or (LIVER, AXIS))
     simulator.submit(row)
     return row
@@ -166,12 +172,16 @@ async def test_an_approved_row_is_files_and_its_document_names_them(
     row = labelled(house.simulator)
     house.simulator.approve(row)
     await house.export()
-    assert house.masks(row) == {"masks/Axial/liver/000006.png": png(255)}
+    masks = house.masks(row)
+    assert set(masks) == {"segmentations/A.nii.gz", "geometry/A.json"}
+    image = nibabel.Nifti1Image.from_bytes(gzip.decompress(masks["segmentations/A.nii.gz"]))
+    assert np.array_equal(np.argwhere(np.asanyarray(image.dataobj))[:, 2], [5] * 12)
+    assert np.allclose(image.affine, PHANTOM.affine)
     (label,) = house.document(row)["projects"][house.simulator.project_id]["labels"]
-    (mask,) = (file for file in house.manifest(row).files if file.label)
+    (mask,) = (file for file in house.manifest(row).files if file.path in masks and file.shape)
     drawn = label["annotations"]["groups"]["Axial"]["frames"]["6"]["objects"]["liver"]
     assert drawn["mask"]["url"] == mask.key
-    assert (mask.group, mask.feature, mask.frame, mask.shape) == ("Axial", "liver", 6, (4, 3))
+    assert [(one.feature, one.voxels) for one in mask.labels] == [("liver", 12)]
     assert house.pointer(row).ground_truth
     assert b"X-Sig" not in b"".join(house.store.objects.values())
 
@@ -239,7 +249,7 @@ async def test_a_consensus_keeps_all_labels_and_the_approved_one_is_the_truth(
     a_house: Open, legacy: bool
 ) -> None:
     house = await a_house(legacy=legacy)
-    row = house.simulator.create_row("study01", "https://images.test/study01.dcm")
+    row = house.simulator.create_row("study01", images=IMAGES)
     ben = house.simulator.label(row, [Drawing("Axial", 1, "liver", png=png(1))], by="ben")
     dora = house.simulator.label(row, [Drawing("Axial", 1, "liver", png=png(2))], by="dora")
     house.simulator.submit(row)
@@ -259,7 +269,7 @@ async def test_a_consensus_keeps_all_labels_and_the_approved_one_is_the_truth(
 @_SHAPES
 async def test_a_skipped_label_is_never_the_truth(a_house: Open, legacy: bool) -> None:
     house = await a_house(legacy=legacy)
-    row = house.simulator.create_row("study01", "https://images.test/study01.dcm")
+    row = house.simulator.create_row("study01", images=IMAGES)
     house.simulator.skip_label(row)
     house.simulator.submit(row)
     house.simulator.approve(row)
@@ -269,11 +279,27 @@ async def test_a_skipped_label_is_never_the_truth(a_house: Open, legacy: bool) -
 
 
 @_SHAPES
-async def test_a_row_approved_with_nothing_drawn_is_ground_truth_and_says_that_it_is_empty(
+async def test_a_row_approved_with_nothing_drawn_is_an_empty_label_map_on_its_images_grid(
     a_house: Open, legacy: bool
 ) -> None:
     house = await a_house(legacy=legacy)
-    row = house.simulator.create_row("study01", "https://images.test/study01.dcm")
+    row = house.simulator.create_row("study01", images=IMAGES)
+    house.simulator.label(row, [])
+    house.simulator.submit(row)
+    house.simulator.approve(row)
+    await house.export()
+    image = nibabel.Nifti1Image.from_bytes(gzip.decompress(*house.masks(row).values()))
+    assert image.shape == PHANTOM.shape
+    assert not np.asanyarray(image.dataobj).any()
+    assert house.manifest(row).empty == ()
+
+
+@_SHAPES
+async def test_a_row_approved_with_nothing_drawn_and_no_images_says_that_it_is_empty(
+    a_house: Open, legacy: bool
+) -> None:
+    house = await a_house(legacy=legacy)
+    row = house.simulator.create_row("study01")
     house.simulator.label(row, [])
     house.simulator.submit(row)
     house.simulator.approve(row)
