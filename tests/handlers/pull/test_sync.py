@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from consumer.errors import Permanent, Transient
 from consumer.model import Change, digest
+from consumer.ports import Listed
 from handlers import layout
 from handlers.pull.folder import Folder
 from handlers.pull.options import Options
@@ -59,6 +61,22 @@ async def test_a_second_pull_reads_nothing_and_changes_nothing(lake: Lake, tmp_p
     assert {path: (tmp_path / PROJECT / path).stat().st_mtime_ns for path in before} == {
         path: found.st_mtime_ns for path, found in before.items()
     }
+
+
+class Versionless(FaultyStore):
+    """A store whose listings do not tell versions."""
+
+    async def list(self, prefix: str) -> AsyncIterator[Listed]:
+        async for item in super().list(prefix):
+            yield Listed(key=item.key, size=item.size, modified=item.modified)
+
+
+async def test_without_versions_every_pointer_is_read_again(lake: Lake, tmp_path: Path) -> None:
+    store = Versionless(lake.store, {})
+    await lake.task("t1", name="old")
+    await pulled(lake, tmp_path, store=store)
+    await lake.task("t1", name="new")
+    assert (await pulled(lake, tmp_path, store=store)).changed == ["new"]
 
 
 async def test_only_what_changed_is_fetched(lake: Lake, tmp_path: Path) -> None:

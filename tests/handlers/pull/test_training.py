@@ -16,6 +16,7 @@ from consumer.errors import Permanent
 from handlers.formats.label_map import LabelMap
 from handlers.formats.nifti import read_label_map, write_label_map
 from handlers.pull.options import Options
+from tests.fakes_store import FakeStore
 from tests.handlers.pull.lakes import AFFINE, PROJECT, SHAPE, File, Lake, Mask, pulled, tree
 from tests.handlers.pull.nnunet_rules import check_nnunet
 
@@ -140,6 +141,15 @@ async def test_what_may_not_train_is_told_and_left_out(
     summary = await pulled(lake, tmp_path, NNUNET)
     assert [(one.task, one.reason) for one in summary.problems] == [("wrong", reason)]
     assert check_nnunet(tmp_path / PROJECT)["numTraining"] == 2
+
+
+async def test_a_grid_that_is_known_to_differ_costs_no_download(lake: Lake, tmp_path: Path) -> None:
+    await set_of_two(lake)
+    await approved(lake, "t3", Mask(), volume(affine=OTHER), name="wrong")
+    await pulled(lake, tmp_path, NNUNET)
+    assert isinstance(lake.store, FakeStore)
+    asked = [key for verb, key in lake.store.verbs() if verb == "download"]
+    assert [key for key in asked if "/t3/" in key] == []
 
 
 async def test_an_image_that_lies_elsewhere_than_the_lake_says_is_found(
