@@ -180,10 +180,18 @@ class _Pull:
             await self._index(whole, self._there(whole) - touched)
         for path in sorted(staged):
             file, held = staged[path]
-            self._folder.place(file, path, ours=path in self._held)
+            self._folder.place(file, path, ours=path in self._held or self._is_twin(path))
             self._held[path] = held
         self._summary.files = len(staged)
         self._count(whole, touched)
+
+    def _is_twin(self, path: str) -> bool:
+        """Whether a file of ours is there under a name that differs in case only."""
+        if not os.path.lexists(self._folder.at(path)):
+            return False
+        folded = names.folded(path)
+        twin = next((one for one in self._held if names.folded(one) == folded), None)
+        return twin is not None and _is_same(self._folder.at(twin), self._folder.at(path))
 
     def _count(self, whole: layouts.Whole, touched: Collection[str]) -> None:
         there, before = self._there(whole), self._state.placed

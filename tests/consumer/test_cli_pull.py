@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from consumer.app_pull import Asked, wished
 from consumer.cli import app
 from consumer.stores.directory import DirectoryStore
+from handlers.pull.state import HIDDEN, State, save
 from tests.handlers.pull.lakes import PROJECT, Lake, Mask, tree
+from tests.servers_s3 import use_credentials
 
 Typed = Callable[..., Result]
 
@@ -201,3 +204,14 @@ def test_a_damaged_state_is_said_and_nothing_touched(
     assert result.exit_code == 1
     assert "pull into a new DIR" in result.stderr
     assert len(json.loads((elsewhere / PROJECT / "tasks.json").read_text())) == 1
+
+
+def test_another_s3_than_amazons_is_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_credentials(monkeypatch)
+    (tmp_path / HIDDEN).mkdir()
+    lake, endpoint = "s3://bucket/prefix", "http://127.0.0.1:1"
+    save(tmp_path, State(project=PROJECT, lake=lake, endpoint=endpoint))
+    _, wish = asyncio.run(wished(Asked(directory=tmp_path), environ={}))
+    assert (wish.lake, wish.endpoint, wish.folder) == (lake, endpoint, tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from consumer.ports import Listed
 from handlers import layout
 from handlers.pull.folder import Folder
 from handlers.pull.options import Options
+from handlers.pull.state import HIDDEN, load, save
 from tests.fakes_store import FakeStore, Fault, FaultyStore
 from tests.handlers.pull.lakes import PROJECT, File, Lake, Mask, pulled, tasks_of, tree
 
@@ -381,3 +383,78 @@ async def test_a_key_that_the_manifest_does_not_name_is_not_left_dangling(
     await lake.task("t1", document=told)
     await pulled(lake, tmp_path)
     assert tasks_of(tmp_path) == [{"taskId": "t1", "series": [{"name": "x"}], "list": [1]}]
+
+
+async def test_a_damaged_manifest_or_document_is_told(lake: Lake, tmp_path: Path) -> None:
+    await lake.task("t1", name="a")
+    await lake.task("t2", name="b")
+    await lake.task("t3", name="c")
+    assert isinstance(lake.store, FakeStore)
+    for key in lake.store.objects:
+        if "/t1/revisions/" in key or ("/t2/" in key and key.endswith("annotations.json")):
+            lake.store.objects[key] += b" "
+    summary = await pulled(lake, tmp_path)
+    assert sorted((one.task, one.reason) for one in summary.problems) == [
+        ("a", "lake-file-damaged"),
+        ("b", "lake-file-damaged"),
+    ]
+    assert [task["taskId"] for task in tasks_of(tmp_path)] == ["t3"]
+
+
+async def test_what_is_kept_between_pulls_is_not_believed_when_damaged(
+    lake: Lake, tmp_path: Path
+) -> None:
+    await lake.task("t1")
+    await pulled(lake, tmp_path)
+    before = tasks_of(tmp_path)
+    for file in (tmp_path / PROJECT / HIDDEN / "cache").iterdir():
+        file.write_bytes(b'{"files": []}')
+    (tmp_path / PROJECT / "tasks.json").unlink()
+    await pulled(lake, tmp_path)
+    assert tasks_of(tmp_path) == before
+
+
+async def test_nothing_old_is_kept_in_the_hidden_folder(lake: Lake, tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        await lake.task("t1", Mask(values={number: "liver"}))
+        await pulled(lake, tmp_path)
+    hidden = tmp_path / PROJECT / HIDDEN
+    assert len(list((hidden / "cache").iterdir())) == 2  # manifest and document
+    assert list((hidden / "staged").iterdir()) == []
+
+
+async def test_a_file_that_was_secretly_changed_is_not_copied_to_a_new_name(
+    lake: Lake, tmp_path: Path
+) -> None:
+    await lake.task("t1", name="old")
+    await pulled(lake, tmp_path)
+    mask = tmp_path / PROJECT / "segmentations/old/series1.nii.gz"
+    right, times = mask.read_bytes(), mask.stat()
+    mask.write_bytes(bytes(len(right)))
+    os.utime(mask, ns=(times.st_atime_ns, times.st_mtime_ns))
+    await lake.task("t1", name="new")
+    await pulled(lake, tmp_path)
+    assert (tmp_path / PROJECT / "segmentations/new/series1.nii.gz").read_bytes() == right
+
+
+async def test_where_case_means_nothing_a_renamed_task_keeps_its_file(
+    lake: Lake, tmp_path: Path
+) -> None:
+    """Two links to one file stand for one name written in two ways."""
+    old, new = (tmp_path / PROJECT / f"segmentations/{one}/series1.nii.gz" for one in "Ss")
+    await lake.task("t1", name="S")
+    await pulled(lake, tmp_path)
+    new.parent.mkdir()
+    new.hardlink_to(old)
+    await lake.task("t1", name="s")
+    assert (await pulled(lake, tmp_path)).aside == []
+    old.parent.mkdir(exist_ok=True)
+    old.hardlink_to(new)
+    state = load(tmp_path / PROJECT)
+    assert state is not None
+    state.files[str(old.relative_to(tmp_path / PROJECT))] = state.files[
+        str(new.relative_to(tmp_path / PROJECT))
+    ]
+    save(tmp_path / PROJECT, state)
+    await pulled(lake, tmp_path)
+    assert old.exists()
