@@ -55,6 +55,14 @@ key = {_text(f"file:{key}")}
 origin = {_text(ORIGIN)}
 index = {_text(str(directory / f"log-index-{digest(lake.encode())[:8]}.db"))}
 
+[export]
+dicom_to_nifti = true
+
+[classes]
+liver = 1
+lesion = 2
+vessel = 3
+
 [sources.redbrick]
 platform = "redbrick"
 secrets = [{_text(f"file:{secrets}/redbrick-token")}]
@@ -69,6 +77,10 @@ secrets = [{_text(f"file:{secrets}/labelbox-webhook-secret")}]
 api_key = {_text(f"file:{secrets}/labelbox-api-key")}
 api_url = {_text(f"{labelbox_url}/graphql")}
 projects = [{_text(cast.labelbox.project_id)}]
+
+[sources.labelbox.views]
+Axial = {{frame_base = 1}}
+Sagittal = {{frame_base = 1}}
 """
     )
     return path

@@ -129,9 +129,10 @@ def _approved_again(cast: Cast) -> None:
 
 
 def _labelbox_labels(cast: Cast) -> None:
-    row = cast.labelbox.create_row("CT-0100", "https://images.example/ct-0100.dcm")
+    phantom, labels = study(100)
+    slices = {f"{k:03d}.dcm": data for k, data in enumerate(ct_series(phantom))}
+    row = cast.labelbox.create_row("CT-0100", images=slices)
     cast.tasks["CT-0100"] = row
-    _, labels = study(100)
     cast.labelbox.label(
         row,
         [
@@ -177,7 +178,7 @@ SCENES = (
     ),
     Scene(
         "An annotator segments CT-0001 and submits it",
-        "The first revision: a NIfTI label map, the task's JSON and a manifest, then the pointer.",
+        "The first revision: label map and image as NIfTI, its JSON, a manifest; then the pointer.",
         _label_first,
     ),
     Scene(
@@ -204,7 +205,7 @@ SCENES = (
     Scene("Both reviews accept it again", "Ground truth, with the new revision.", _approved_again),
     Scene(
         "On Labelbox, a study is labelled frame by frame",
-        "The masks are kept by group, feature and frame.",
+        "Its pictures become one label map on the grid of its DICOM series.",
         _labelbox_labels,
     ),
     Scene(

@@ -263,10 +263,13 @@ async def _ending(screen: Screen, store: Store, lake: str, configuration: Path) 
     result = await verify(store, vkey=stored.data.decode().strip())
     screen.say("\nThe log, recomputed from its files:", "bold")
     screen.say(result.summary, "green" if result.ok else "bold red")
+    projects = sorted({pointer.project for pointer in view.pointers.values()})
     screen.say("\nWhere to look:", "bold")
     program = "groundwire" if shutil.which("groundwire") else sys.argv[0]
     command = f"{program} --config {configuration}"
     screen.say(f"  {command} verify     every entry, every hash")
     screen.say(f"  {command} report     who did what, in RedBrick's own shape")
+    screen.say(f"  {command} pull {projects[0]} folder  masks and tasks.json, as RedBrick exports")
+    screen.say(f"  {command} show CT-0100    the masks over the images, as a PNG")
     screen.say(f"  {command} dead list  what could not be done (nothing)")
     return result.ok

@@ -150,25 +150,46 @@ def cropped(mask: NDArray[np.bool_]) -> Patch:
 def _claims(objects: Iterable[DrawnObject]) -> dict[str, set[Color]]:
     """The colours that objects claim in each composite.
 
-    Raises ``Refused`` (composite-without-colors) where several objects share a picture and no
-    colours of their own tell them apart.
+    A composite goes by its URL without a query, which may be signed anew for each object; any
+    other picture by its whole URL. Raises ``Refused``: composite-without-colors where several
+    objects share a picture and no colours of their own tell them apart; picture-of-two-frames
+    where one URL is given for frames of other groups or numbers, as it can be: the vendor's URLs
+    name no group.
     """
+    drawings = [(one, drawing) for one in objects for drawing in one.drawings]
+    composites = {
+        _without_query(drawing.source.reference)
+        for _, drawing in drawings
+        if isinstance(drawing.source, Mask) and drawing.source.color is not None
+    }
     owners: dict[str, dict[Color | None, str]] = defaultdict(dict)
-    for one in objects:
-        for drawing in one.drawings:
-            mask = drawing.source
-            if not isinstance(mask, Mask):
-                continue
-            known = owners[_without_query(mask.reference)]
-            if known.setdefault(mask.color, one.feature) != one.feature or (
-                None in known and len(known) > 1
-            ):
-                raise Refused(
-                    "composite-without-colors",
-                    f"{drawing.group} frame {drawing.frame}: several objects share one picture, "
-                    "and no colours tell them apart",
-                )
+    frames: dict[str, Drawing] = {}
+    for one, drawing in drawings:
+        mask = drawing.source
+        if not isinstance(mask, Mask):
+            continue
+        path = _without_query(mask.reference)
+        name = path if path in composites else mask.reference
+        _check_frame(frames.setdefault(name, drawing), drawing)
+        known = owners[name]
+        if known.setdefault(mask.color, one.feature) != one.feature or (
+            None in known and len(known) > 1
+        ):
+            raise Refused(
+                "composite-without-colors",
+                f"{drawing.group} frame {drawing.frame}: several objects share one picture, "
+                "and no colours tell them apart",
+            )
     return {name: {c for c in known if c is not None} for name, known in owners.items()}
+
+
+def _check_frame(first: Drawing, other: Drawing) -> None:
+    if (first.group, first.frame) != (other.group, other.frame):
+        raise Refused(
+            "picture-of-two-frames",
+            f"{first.group} frame {first.frame} and {other.group} frame {other.frame} "
+            "are given one picture, which cannot be both",
+        )
 
 
 def _at(drawing: Drawing, error: Permanent | Transient) -> Permanent | Transient:

@@ -439,11 +439,28 @@ def test_an_object_whose_colour_does_not_occur_is_told() -> None:
     assert [one.voxels for one in laid.labels] == [1, 0]
 
 
-@pytest.mark.parametrize(
-    "claimed", [{"a": RED, "b": RED}, {"a": None, "b": None}, {"a": RED, "b": None}]
-)
+@pytest.mark.parametrize("claimed", [{"a": RED, "b": RED}, {"a": RED, "b": None}])
 def test_objects_that_no_colour_tells_apart_are_refused(claimed: dict[str, Any]) -> None:
     assert refused(composite(RED, claimed=claimed)).reason == "composite-without-colors"
+
+
+def test_one_picture_for_two_frames_is_refused() -> None:
+    drawn = composite(RED, claimed={"a": None})
+    drawn.mask("composite?signed=0", "a", "a", "Sagittal", 1, None)
+
+    error = refused(drawn)
+
+    assert error.reason == "picture-of-two-frames"
+    assert "Axial frame 1 and Sagittal frame 1" in error.message
+
+
+def test_pictures_that_only_a_query_tells_apart_are_two() -> None:
+    drawn = composite(RED, claimed={"a": None, "b": None})
+    drawn.masks.clear()
+    drawn.mask("composite?signed=0", "a", "a", "Axial", 1, None)
+    drawn.mask("composite?signed=1", "b", "b", "Axial", 2, None)
+
+    assert [one.voxels for one in only(drawn.laid(SMALL)).labels] == [1, 1]
 
 
 # closed lines
