@@ -457,6 +457,7 @@ class Pointer(_Value, frozen=True, omit_defaults=False):
     outcome: Outcome
     images: str = ""  # where its images are, hashed; empty when they shape no file
     active_at: str | None = None  # the newest time that the platform told when this was written
+    paths: Literal["id", "name"] = "name"  # what may name the task's folder, wherever it goes
     format: int = FORMAT
 
 

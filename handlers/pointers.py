@@ -7,6 +7,7 @@ holds older label times, is stale and never replaces it. Every move carries its 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import msgspec
 
@@ -156,6 +157,7 @@ class _Standing(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, SeenLabel] = {}
     recipe: str
     images: str = ""
+    paths: Literal["id", "name"] = "name"
 
 
 def next_pointer(
@@ -165,6 +167,7 @@ def next_pointer(
     project_key: str,
     recipe: str,
     images: str = "",
+    paths: Literal["id", "name"] = "name",
     drawn: Mapping[str, str] | None = None,
     revision: str | None,
     manifest_key: str | None,
@@ -193,6 +196,7 @@ def next_pointer(
         },
         recipe=recipe,
         images=images,
+        paths=paths,
     )
     seen = frozenset(old.history) if old else frozenset()
     fresh = tuple(item for item in snapshot.history if item.id not in seen)
@@ -224,7 +228,8 @@ def deleted_pointer(
     if old is not None and old.change is Change.DELETED:
         return None
     name = old.name if old else key.task
-    standing = _Standing(name=name, ground_truth_reason="deleted", recipe=recipe)
+    paths = old.paths if old else "name"
+    standing = _Standing(name=name, ground_truth_reason="deleted", recipe=recipe, paths=paths)
     active_at = old.active_at if old else None
     return _moved(old, key, standing, Change.DELETED, (), project_key, caused_by, active_at)
 

@@ -150,6 +150,7 @@ def _label(label: Json, at: Path, images: tuple[Image, ...]) -> tuple[Label, Lab
         id=label_id,
         version=identifier(label_id, updated_at or "", _content(annotations)),
         updated_at=updated_at,
+        created_at=time_of(created) if (created := details.get("created_at")) else None,
         skipped=facts.skipped,
         approved=facts.approved,
         super_truth=facts.benchmark,

@@ -162,6 +162,7 @@ def _label(
         id=name,
         version=str(version.td_id),
         updated_at=moment(version.saved_at) if version.saved_at and not merged else None,
+        created_at=moment(version.saved_at) if version.saved_at else None,
         skipped=status == "SKIPPED",
         super_truth=merged,
         series=maker.series(version, at),

@@ -26,13 +26,15 @@ _SUFFIX = re.compile(
 
 
 def folders(tasks: Sequence[Facts], *, by: str) -> dict[str, str]:
-    """Each task's folder, by its place in the lake; ``by`` is ``name`` or ``id``.
+    """Each task's folder, by its place in the lake; ``by`` is ``name`` or ``id``,
+    and a task whose name the lake keeps out of paths goes by its id.
 
     Given all tasks of a project, deleted ones included, so that a folder's name hangs neither on
     what is selected nor on the order in which tasks came; of tasks with one name none has it bare.
     """
     wanted = {
-        task.place: layout.safe_name(task.name if by == "name" else task.task) for task in tasks
+        task.place: layout.safe_name(task.name if by == "name" and not task.nameless else task.task)
+        for task in tasks
     }
     marks = {task.place: identifier(task.source, task.task) for task in tasks}
     met = Counter(folded(name) for name in wanted.values())

@@ -29,6 +29,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     manifest: str | None = None  # key
     manifest_sha256: str | None = None
     deleted: bool = False
+    nameless: bool = False  # its name is to stand in no path
 
 
 def facts_of(pointer: Pointer, place: str, version: str) -> Facts:
@@ -48,6 +49,7 @@ def facts_of(pointer: Pointer, place: str, version: str) -> Facts:
         manifest=pointer.manifest,
         manifest_sha256=pointer.manifest_sha256,
         deleted=pointer.change is Change.DELETED,
+        nameless=pointer.paths == "id",
     )
 
 

@@ -367,6 +367,7 @@ async def test_paths_by_id_tell_no_name() -> None:
     named = [key for key in await house.keys() if "annotations" not in key]
     assert not [key for key in named if "DOE" in key or "ct" in Path(key).name.split(".")]
     assert "images/A/000001.dcm" in await files_of(house)
+    assert (await house.pointer()).paths == "id"
 
 
 # Formats and variants

@@ -136,6 +136,17 @@ def test_a_stage_move_leaves_the_version_of_the_labels() -> None:
     assert _read(moved).stage == "Initial review task"
 
 
+def test_a_label_tells_when_it_was_made_and_when_it_changed() -> None:
+    row = ours().current
+    details = _entry(row)["labels"][0]["label_details"]
+    details |= {"created_at": "2026-02-01T10:00:00+02:00", "updated_at": "2026-02-03T11:30:00Z"}
+
+    (label, *_) = _read(row).labels
+
+    assert label.created_at == "2026-02-01T08:00:00.000000Z"
+    assert label.updated_at == "2026-02-03T11:30:00.000000Z"
+
+
 @pytest.mark.parametrize("what", ["time", "drawing"])
 def test_a_later_save_or_another_drawing_is_another_version(what: str) -> None:
     row, changed = ours().current, ours().current

@@ -43,6 +43,7 @@ async def test_a_saved_draft_is_a_label_whose_version_is_its_td_id() -> None:
     assert [before.version, after.version] == [first, second]
     assert before.id == after.id
     assert (before.updated_at or "") < (after.updated_at or "")
+    assert (before.created_at, after.created_at) == (before.updated_at, after.updated_at)
 
 
 @pytest.mark.parametrize("in_files", [False, True], ids=["inline", "in a file"])

@@ -65,6 +65,11 @@ def test_a_plain_name_is_itself() -> None:
     ]  # fmt: skip
 
 
+def test_a_task_whose_name_the_lake_keeps_out_of_paths_goes_by_its_id() -> None:
+    there = [facts("t1", "DOE JANE", nameless=True), facts("t2", "study")]
+    assert list(folders(there, by="name").values()) == ["t1", "study"]
+
+
 def test_of_tasks_with_one_name_none_has_it_bare() -> None:
     made = folders(tasks("study", "Study", "other"), by="name").values()
     assert [one[:6] for one in made] == ["study~", "Study~", "other"]
