@@ -29,6 +29,7 @@ MAX_READS = 2_000_000  # one or two for each element
 UNDEFINED = 0xFFFFFFFF  # the length of encapsulated pixel data
 _MAGIC_AT, _MAGIC = 128, b"DICM"
 _FIRST_PIXELS = 0x7FE00008  # float, double or whole pixel data
+_ITEMS = 0xFFFE0000  # what sequences are made of
 _PIXEL_DATA = b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10"  # little and big endian
 _FEED = 1 << 16
 
@@ -194,7 +195,8 @@ def _after_meta(tag: BaseTag, vr: str | None, length: int) -> bool:
 
 
 def _at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
-    return tag >= _FIRST_PIXELS and tag.group != 0xFFFE  # after tables of offsets, before pixels
+    number = int(tag)  # a tag compares slowly
+    return _FIRST_PIXELS <= number < _ITEMS  # after tables of offsets, before pixels
 
 
 def _pixels(body: Bounded, little: bool) -> tuple[int | None, int | None]:

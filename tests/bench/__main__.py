@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from tests.bench import exports, frames, log, masks, merge, pull, receive
+from tests.bench import exports, frames, log, masks, merge, pull, receive, volumes
 from tests.bench.table import show
 
 BENCHMARKS: dict[str, Callable[..., Iterable[Any]]] = {
@@ -25,6 +25,7 @@ BENCHMARKS: dict[str, Callable[..., Iterable[Any]]] = {
     "pull": pull.run,
     "frames": frames.run,
     "merge": merge.run,
+    "volumes": volumes.run,
 }
 
 

@@ -138,6 +138,14 @@ def test_the_frames_of_an_enhanced_image_may_lie_in_any_order(tmp_path: Path) ->
     assert read_series(files).frames == tuple(order.index(k) for k in range(6))
 
 
+def test_what_a_frame_says_of_itself_counts_before_what_all_share(tmp_path: Path) -> None:
+    image = enhanced(SCAN)
+    measures = Dataset()
+    measures.PixelSpacing, measures.SliceThickness = [9, 9], 9
+    image.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = [measures]
+    check(write([image], tmp_path / "in"), SCAN, oracles=False)
+
+
 def in_time(frames: str, tag: str = "TemporalPositionIdentifier") -> list[Dataset]:
     """Three times of one place, those of time t all t higher."""
     if frames == "enhanced":

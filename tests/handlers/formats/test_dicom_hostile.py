@@ -127,6 +127,14 @@ def test_more_pixels_than_the_header_tells_of_are_refused(tmp_path: Path) -> Non
     assert outcome(data, tmp_path) == "undecodable-pixels"
 
 
+def test_what_follows_pixels_that_are_too_few_is_not_taken_for_them(tmp_path: Path) -> None:
+    dataset = series(ONE)[0]
+    dataset.PixelData = dataset.PixelData[:-80]
+    dataset.add_new(0xFFFCFFFC, "OB", bytes(400))  # padding behind the data set
+    data = write([dataset], tmp_path)[0][1].read_bytes()
+    assert outcome(data, tmp_path) == "truncated-pixels"
+
+
 def test_a_little_padding_behind_the_pixels_is_left_alone(tmp_path: Path) -> None:
     dataset = series(ONE)[0]
     dataset.PixelData = dataset.PixelData + b"\0" * 80
