@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any, cast
 
 from consumer.errors import Permanent, Transient
-from consumer.model import Failure, Outcome, Record, timestamp
+from consumer.model import Change, Failure, Outcome, Record, timestamp
 from consumer.ports import Handler, Lease, Ports, Queue, Result, Sleep, Work
 from consumer.retry import Bury, Policy, Retry, backoff_s, decide
 from consumer.telemetry import Metrics, about, logger
@@ -104,7 +104,7 @@ class Dispatcher:
                 elif isinstance(result, Outcome) and result.id not in recorded:
                     await self.queue.put([result])
                     recorded.add(result.id)
-                    _tell(result)
+                    self._tell(result)
             except (Transient, Permanent) as error:
                 logger().warning("not settled", reason=error.reason)
                 await lease.retry(self.policy.base_s, self._failure(error))
@@ -114,6 +114,20 @@ class Dispatcher:
             else:
                 await lease.ack()
                 self.metrics.settled(self._lane)
+
+    def _tell(self, outcome: Outcome) -> None:
+        move = outcome.move
+        logger().info(
+            "lake moved",
+            change=move.change,
+            sequence=move.sequence,
+            stage=move.stage,
+            ground_truth=move.ground_truth,
+        )
+        if move.refused and move.change == Change.EXPORTED:
+            logger().warning("not everything could be made rightly", refused=list(move.refused))
+            for reason in move.refused:
+                self.metrics.not_made(outcome.source, reason)
 
     async def _record(self, lease: Lease, error: Transient | Permanent) -> Retry | Bury:
         decision = decide(error, lease.attempt, self.policy, self.random)
@@ -198,17 +212,6 @@ def _given_up(lease: Lease) -> Permanent | None:
 def _ids(leases: Iterable[Lease]) -> list[str]:
     """Whose log line it is; of many, the first ones."""
     return [lease.message.id for lease in islice(leases, IDS_IN_A_LINE)]
-
-
-def _tell(outcome: Outcome) -> None:
-    move = outcome.move
-    logger().info(
-        "lake moved",
-        change=move.change,
-        sequence=move.sequence,
-        stage=move.stage,
-        ground_truth=move.ground_truth,
-    )
 
 
 def _surprise(error: Transient | Permanent) -> BaseException | None:

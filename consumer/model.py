@@ -371,6 +371,7 @@ class LakeMove(_Value, frozen=True, omit_defaults=False):
     recipe: str
     manifest_key: str | None
     manifest_sha256: str | None
+    refused: tuple[str, ...] = ()  # reasons of what could not be made rightly; see the manifest
     pointer_sha256: str = ""  # of the pointer that carries this, by `pointer_sha256`
 
 

@@ -76,6 +76,9 @@ class Metrics:
             registry, "retries", "Messages to be tried again", "lane", "reason"
         )
         self._buried = _counter(registry, "buried", "Messages given up", "lane", "reason")
+        self._not_made = _counter(
+            registry, "not_made", "Files that could not be made rightly", "source", "reason"
+        )
         self._fetch = _histogram(registry, "fetch_seconds", "Asking a platform", "source", "ok")
         self._download = _histogram(registry, "download_seconds", "One mask", "source")
         self._bytes = _counter(registry, "download_bytes", "Bytes of masks fetched", "source")
@@ -102,6 +105,10 @@ class Metrics:
 
     def buried(self, lane: str, reason: str) -> None:
         self._buried.labels(lane, self._reason(reason)).inc()
+
+    def not_made(self, source: str, reason: str) -> None:
+        """A file of a new revision was refused: a volume, an image, a DICOM object."""
+        self._not_made.labels(self._source(source), self._reason(reason)).inc()
 
     def fetched(self, source: str, seconds: float, ok: bool) -> None:
         """A call for the state of tasks ended; ``ok`` is False when it raised."""

@@ -266,6 +266,7 @@ async def _move(
             recipe=recipe,
             images=pointers.images_version(answer, rules),
             paths=rules.paths,
+            refused=written.refused if written else (),
             drawn={one.id: pointers.drawn_version(one, rules) for one in answer.labels},
             revision=written.revision if written else None,
             manifest_key=written.manifest_key if written else None,

@@ -169,6 +169,7 @@ def next_pointer(
     images: str = "",
     paths: Literal["id", "name"] = "name",
     drawn: Mapping[str, str] | None = None,
+    refused: tuple[str, ...] = (),
     revision: str | None,
     manifest_key: str | None,
     new_files: bool,
@@ -177,7 +178,8 @@ def next_pointer(
     """The pointer that shows ``snapshot``; None when the old one does already.
 
     ``new_files``: the revision's labels are not the old revision's, or were made otherwise;
-    ``drawn`` is `drawn_version` of each label, where that is not its version.
+    ``drawn`` is `drawn_version` of each label, where that is not its version; ``refused`` the
+    reasons of what the revision lacks.
     """
     standing = _Standing(
         name=snapshot.name,
@@ -212,7 +214,8 @@ def next_pointer(
         project_key,
         caused_by,
         snapshot.active_at,
-        drawn,
+        drawn=drawn,
+        refused=refused,
     )
 
 
@@ -270,7 +273,9 @@ def _moved(
     project_key: str,
     caused_by: Sequence[str],
     active_at: str | None,
+    *,
     drawn: Mapping[str, str] | None = None,
+    refused: tuple[str, ...] = (),
 ) -> Pointer:
     sequence = old.sequence + 1 if old else 1
     was_ground_truth = old.ground_truth if old else False
@@ -290,6 +295,7 @@ def _moved(
         recipe=now.recipe,
         manifest_key=now.manifest,
         manifest_sha256=now.revision,
+        refused=refused,
     )
     outcome = Outcome(
         id=f"{project_key}/{key.task}/{sequence}",

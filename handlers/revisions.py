@@ -42,11 +42,13 @@ MAX_DOCUMENT_BYTES = 64 << 20
 @dataclass(frozen=True, slots=True)
 class Written:
     """A revision that is in the lake: its manifest's key and hash, and whether its labels or its
-    recipe are others than those of the revision before."""
+    recipe are others than those of the revision before; ``refused`` are the reasons of what could
+    not be made rightly."""
 
     revision: str
     manifest_key: str
     new_files: bool
+    refused: tuple[str, ...] = ()
 
 
 async def write_revision(
@@ -92,7 +94,8 @@ async def write_revision(
         and pointer.label_version == label_version(snapshot)
         and masks_of(before.files) == masks_of(manifest.files)
     )
-    return Written(revision=revision, manifest_key=key, new_files=not same)
+    refused = tuple(sorted({one.reason for one in manifest.refused}))
+    return Written(revision=revision, manifest_key=key, new_files=not same, refused=refused)
 
 
 async def _manifest_of(latest: Exported | None, ports: Ports) -> Manifest | None:

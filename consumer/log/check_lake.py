@@ -11,7 +11,7 @@ import msgspec
 from consumer.log.finding import Counts, Findings
 from consumer.log.keys import CHECKPOINT, HEAD, IDS, LOG, STAGE, TILES, VKEY
 from consumer.log.read import LogEntry
-from consumer.model import Manifest, Pointer, canonical, decode, digest, pointer_sha256
+from consumer.model import Manifest, Pointer, canonical, decode, digest, encode, pointer_sha256
 from consumer.ports import Store
 
 _Task = tuple[str, str, str]  # source, project, task
@@ -116,7 +116,7 @@ class LakeCheck:
             return None
         if move.sequence < logged:
             return f"it is at move {move.sequence}, entry {index} of the log at {logged}"
-        fields = msgspec.to_builtins(move)
+        fields = msgspec.json.decode(encode(move))  # as entries come out of their JSON
         wrong = [name for name in fields if entry.get(name) != fields[name]]
         if entry.get("id") != f"lake:{pointer.outcome.id}":
             wrong.append("id")

@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
+import msgspec
 import pytest
+from prometheus_client import generate_latest
 
 from consumer.dispatch import Dispatcher
 from consumer.errors import Permanent, Transient
@@ -269,3 +271,23 @@ async def test_what_moved_the_lake_is_a_log_line_with_event_task_and_lane() -> N
     assert line["event"] == "lake moved"
     assert (line["event_id"], line["task"], line["lane"]) == ("t1-e1", "t1", "export")
     assert (line["change"], line["sequence"]) == ("moved", 1)
+
+
+async def test_what_could_not_be_made_rightly_is_counted_and_said_once() -> None:
+    made = outcome("o1")
+    move = msgspec.structs.replace(made.move, change=Change.EXPORTED, refused=("dicom-tilted",))
+    moved = msgspec.structs.replace(move, change=Change.MOVED, sequence=2)
+    answers: dict[str, Any] = {
+        "t1-e1": lambda: msgspec.structs.replace(made, move=move),
+        "t2-e1": lambda: msgspec.structs.replace(made, id="o2", move=moved),
+    }
+    house = House(EXPORT, answers)
+    lines = io.StringIO()
+    configure_logging(stream=lines)
+    await house.work_off(event("t1"))
+    await house.work_off(event("t2"))
+    told = [json.loads(line) for line in lines.getvalue().splitlines()]
+    warned = [one for one in told if one["level"] == "warning"]
+    assert [one["refused"] for one in warned] == [["dicom-tilted"]]
+    shown = generate_latest(house.dispatcher.metrics.registry).decode()
+    assert 'groundwire_not_made_total{reason="dicom-tilted",source="unknown"} 1.0' in shown

@@ -461,3 +461,11 @@ async def test_a_label_map_of_any_integer_type_is_read() -> None:
     house.platform.masks["mask-1"] = gzip.decompress(label_map_bytes(2))
     await house.see(labels=(nifti_label(),), stage="Label")
     assert voxels(await volume(house, "segmentations/series1.nii.gz")).max() == 2
+
+
+async def test_a_move_tells_why_something_was_not_made() -> None:
+    house = a_house()
+    house.platform.images["ct"] = tilted_series()
+    await house.see(**framed(house))
+    pointer = await house.pointer()
+    assert pointer.outcome.move.refused == ((await house.manifest()).refused[0].reason,)
