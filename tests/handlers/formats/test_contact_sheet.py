@@ -10,7 +10,7 @@ from PIL import Image
 
 from consumer.model import LabelCount
 from handlers.formats.contact_sheet import MAX_SLICES, contact_sheet
-from handlers.formats.label_map import Affine, LabelMap
+from handlers.formats.label_map import LabelMap
 
 LPS = ((-1.0, 0.0, 0.0, 0.0), (0.0, -1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
 RAS = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
