@@ -27,12 +27,28 @@ Clean = Callable[[str], str]
 
 
 def without_addresses(snapshot: TaskSnapshot, rules: ExportRules, key: bytes) -> TaskSnapshot:
-    """The snapshot as ``rules.emails`` wants it: its document, history, and names.
+    """The snapshot as ``rules.emails`` wants it: its document, taxonomy, history, and names.
 
     Raises ``Permanent`` (email-key-missing) when addresses are to be hashed and there is no key.
     """
     if rules.emails == "keep":
         return snapshot
+    clean = cleaner(rules, key)
+    return msgspec.structs.replace(
+        snapshot,
+        name=clean(snapshot.name) or snapshot.task,
+        document=_cleaned(snapshot.document, clean),
+        taxonomy=_cleaned(snapshot.taxonomy, clean),
+        history=tuple(_item(item, clean) for item in snapshot.history),
+        labels=tuple(_label(label, clean) for label in snapshot.labels),
+    )
+
+
+def cleaner(rules: ExportRules, key: bytes) -> Clean:
+    """What makes of a text one as ``rules.emails`` wants it.
+
+    Raises ``Permanent`` (email-key-missing) when addresses are to be hashed and there is no key.
+    """
     if rules.emails == "hash" and not key:
         raise Permanent("email-key-missing", "[privacy] key is missing, so no address is hashed")
 
@@ -40,15 +56,10 @@ def without_addresses(snapshot: TaskSnapshot, rules: ExportRules, key: bytes) ->
         return hashed(match.group(), key) if rules.emails == "hash" else ""
 
     def clean(text: str) -> str:
-        return _ADDRESS.sub(replaced, text) if "@" in text else text
+        is_wanted = rules.emails != "keep" and "@" in text
+        return _ADDRESS.sub(replaced, text) if is_wanted else text
 
-    return msgspec.structs.replace(
-        snapshot,
-        name=clean(snapshot.name) or snapshot.task,
-        document=_cleaned(snapshot.document, clean),
-        history=tuple(_item(item, clean) for item in snapshot.history),
-        labels=tuple(_label(label, clean) for label in snapshot.labels),
-    )
+    return clean
 
 
 def hashed(address: str, key: bytes) -> str:
@@ -86,8 +97,16 @@ def _series(series: Series, clean: Clean) -> Series:
         name=_optional(series.name, clean),
         masks=tuple(_mask(mask, clean) for mask in series.masks),
         segments=tuple(
-            msgspec.structs.replace(segment, slot=_place(segment.slot, clean))
+            msgspec.structs.replace(
+                segment,
+                category=_optional(segment.category, clean),
+                slot=_place(segment.slot, clean),
+            )
             for segment in series.segments
+        ),
+        polylines=tuple(
+            msgspec.structs.replace(line, category=_optional(line.category, clean))
+            for line in series.polylines
         ),
         slot=_place(series.slot, clean),
         png_slot=_place(series.png_slot, clean),
@@ -95,7 +114,9 @@ def _series(series: Series, clean: Clean) -> Series:
 
 
 def _mask(mask: Mask, clean: Clean) -> Mask:
-    return msgspec.structs.replace(mask, slot=_place(mask.slot, clean))
+    return msgspec.structs.replace(
+        mask, category=_optional(mask.category, clean), slot=_place(mask.slot, clean)
+    )
 
 
 def _place(path: JsonPath, clean: Clean) -> JsonPath:

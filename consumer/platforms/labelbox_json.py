@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from consumer.errors import Permanent
+from consumer.platforms.texts import without_queries
 
 Json = dict[str, Any]
 
@@ -28,7 +29,7 @@ def unreadable(message: str) -> Permanent:
 
 
 def without_query(text: str) -> str:
-    """A URL without what may be its signature; other texts as they are."""
+    """A URL without what may be its signature; in other texts each URL loses its query."""
     if not text.startswith(("http://", "https://")):
-        return text
+        return without_queries(text)
     return text.partition("?")[0].partition("#")[0]

@@ -9,7 +9,7 @@ from typing import Any
 from consumer.model import Image, JsonPath, Mask, Segment, Series
 from consumer.platforms import redbrick_shapes as shapes
 from consumer.platforms.redbrick_document import Images, segment_series
-from consumer.platforms.redbrick_values import as_json
+from consumer.platforms.redbrick_values import as_json, without_query
 from consumer.platforms.redbrick_variants import Variant, class_number
 from consumer.platforms.redbrick_versions import Version
 from consumer.platforms.texts import sound
@@ -50,7 +50,7 @@ class SeriesMaker:
             mask = Mask(reference=json.dumps([version.storage, path]), kind="nifti", slot=slot)
             made.append(
                 Series(
-                    name=None if name is None else sound(name),
+                    name=None if name is None else sound(without_query(name)),
                     masks=(mask,) if path else (),
                     segments=tuple(own[value] for value in sorted(own)),
                     images=self._images[number] if number < known else (),

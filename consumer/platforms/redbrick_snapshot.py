@@ -27,7 +27,7 @@ from consumer.platforms.redbrick_document import (
 )
 from consumer.platforms.redbrick_history import history_of, uploaded_versions
 from consumer.platforms.redbrick_series import SeriesMaker
-from consumer.platforms.redbrick_values import moment
+from consumer.platforms.redbrick_values import moment, without_query
 from consumer.platforms.redbrick_variants import Variant
 from consumer.platforms.redbrick_versions import Part, Version
 from consumer.platforms.texts import checked, short, sound
@@ -87,7 +87,7 @@ def snapshot_of(
         source=key.source,
         project=key.project,
         task=key.task,
-        name=sound(datapoint.get("name") or key.task),
+        name=sound(without_query(datapoint.get("name")) or key.task),
         stage=stage,
         ground_truth=truth is not None,
         ground_truth_label=truth,
@@ -95,7 +95,7 @@ def snapshot_of(
         labels=labels,
         history=history,
         document=document,
-        taxonomy=project.taxonomy,
+        taxonomy=without_query(project.taxonomy),
         active_at=_active_at(history, events, labels),
         created_at=moment(datapoint["createdAt"]) if datapoint.get("createdAt") else None,
     )

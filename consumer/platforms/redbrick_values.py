@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from consumer.platforms.texts import time_text
+from consumer.platforms.texts import time_text, without_queries
 
 
 def moment(text: str) -> str:
@@ -58,4 +58,4 @@ def without_query(value: Any) -> Any:
         return [without_query(item) for item in value]
     if isinstance(value, str) and value.startswith(("http://", "https://", "altadb://")):
         return value.split("?", 1)[0]
-    return value
+    return without_queries(value) if isinstance(value, str) else value

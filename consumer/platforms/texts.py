@@ -6,6 +6,7 @@ be stored, is the same each time, and is as long as we allow.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 import msgspec
@@ -13,6 +14,10 @@ import msgspec
 from consumer.model import TaskSnapshot, decode, digest, encode, timestamp
 
 MAX_TEXT = 200  # characters of a stage, an actor, an id: an entry of the log holds several
+# Possessive, and matching with a query or without, so that no text makes the search slow.
+_URL = re.compile(
+    r"([a-z][a-z0-9+.-]{1,19}+://[^\s?\"'<>]*+)(?:\?[^\s\"'<>]*+)?", re.IGNORECASE | re.ASCII
+)
 _FIRST_YEAR = 1900  # earlier ones would not sort as text, and no platform's clock shows them
 
 
@@ -36,6 +41,11 @@ def sound(text: str) -> str:
     """The text with what is no Unicode (half of a surrogate pair, as cutting an emoji leaves it)
     replaced, so that it can be stored."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def without_queries(text: str) -> str:
+    """The text with every URL in it cut before its query, which may be a signature."""
+    return _URL.sub(r"\1", text) if "://" in text else text
 
 
 def time_text(moment: datetime) -> str:

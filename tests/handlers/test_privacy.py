@@ -14,6 +14,7 @@ from consumer.model import (
     HistoryItem,
     Label,
     Mask,
+    Polyline,
     Segment,
     Series,
     TaskSnapshot,
@@ -29,10 +30,12 @@ ANNA = "Anna.Berg+ct@klinik-nord.example.org"
 def snapshot_of_anna(**changes: Any) -> TaskSnapshot:
     item = HistoryItem(id="h1", type=EventType.ACCEPTED, at=NOON, actor=ANNA, assignee=ANNA)
     at = ("scores", ANNA, "mask")
+    own = f"seen by {ANNA}"
     series = Series(
         name=f"for {ANNA}",
-        masks=(Mask(reference=f"https://host/{ANNA}", kind="nifti", slot=at),),
-        segments=(Segment(value=1, slot=at),),
+        masks=(Mask(reference=f"https://host/{ANNA}", kind="nifti", slot=at, category=own),),
+        segments=(Segment(value=1, slot=at, category=own),),
+        polylines=(Polyline(group="Axial", feature="f", frame=1, category=own, points=()),),
         slot=at,
         png_slot=at,
     )
@@ -45,6 +48,7 @@ def snapshot_of_anna(**changes: Any) -> TaskSnapshot:
             "comments": [f"ask {ANNA} or <{ANNA.lower()}>", 3, None],
             "scores": {ANNA: {"mask": "x"}},
         },
+        "taxonomy": {"createdBy": ANNA, "objectTypes": [{"hint": f"ask {ANNA}"}]},
     }
     return snapshot(**{**fields, **changes})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy
@@ -117,6 +118,17 @@ async def test_urls_in_the_document_lose_their_query() -> None:
     task_id = simulator.create_task("x", [SeriesSpec(items=("https://s3.example/a.dcm?sig=1",))])
     task = await snapshot(simulator, task_id)
     assert task.document["series"][0]["items"] == ["https://s3.example/a.dcm"]
+
+
+async def test_no_name_and_no_free_text_holds_a_signature() -> None:
+    simulator = SimulatedRedBrick()
+    link = "from https://s3.example/a.dcm?sig=secret"
+    simulator.projects[simulator.project_id].taxonomy["name"] = link
+    task_id = simulator.create_task(link, [SeriesSpec(name=link)], meta_data={"source": link})
+    simulator.label(task_id)
+    task = await snapshot(simulator, task_id)
+    assert "secret" not in json.dumps([task.document, task.taxonomy, task.name])
+    assert task.labels[0].series[0].name == "from https://s3.example/a.dcm"
 
 
 async def test_equal_state_gives_an_equal_snapshot() -> None:

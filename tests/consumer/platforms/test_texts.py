@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +18,7 @@ from consumer.errors import Permanent, Transient
 from consumer.model import Label, Mask, Series, TaskKey, TaskSnapshot, canonical, decode, encode
 from consumer.platforms.labelbox import EXPORT_PARAMS
 from consumer.platforms.labelbox_rows import snapshot_of
-from consumer.platforms.texts import MAX_TEXT, checked, short, sound, time_text
+from consumer.platforms.texts import MAX_TEXT, checked, short, sound, time_text, without_queries
 from tests.consumer.platforms.redbrick_peer import answer
 from tests.samples.labelbox import samples
 
@@ -61,6 +62,30 @@ def test_a_sound_text_is_itself(text: str) -> None:
 
 def test_half_an_emoji_becomes_a_mark() -> None:
     assert sound(f"study {HALF}") == "study \ufffd"
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (
+            "see https://s3.example/a.dcm?X-Sig=secret and ask",
+            "see https://s3.example/a.dcm and ask",
+        ),
+        ("<a href='HTTPS://s3.example/?sig=secret'>", "<a href='HTTPS://s3.example/'>"),
+        ("s3://b/a?secret, gs://b/a?secret#secret", "s3://b/a gs://b/a"),
+        ("is it https://s3.example/a or b?", "is it https://s3.example/a or b?"),
+        ("why? because://", "why? because://"),
+    ],
+)
+def test_every_url_in_a_text_loses_its_query(text: str, left: str) -> None:
+    assert without_queries(text) == left
+
+
+@pytest.mark.parametrize("text", ["a" * 200_000 + "://", "ab://" * 50_000, "ab://?" * 50_000])
+def test_no_text_makes_the_search_for_urls_slow(text: str) -> None:
+    began = time.process_time()
+    without_queries(text)
+    assert time.process_time() - began < 2
 
 
 def test_a_time_is_told_in_utc() -> None:
