@@ -16,6 +16,7 @@ from consumer.ports import Ports, SavedImage
 from handlers import layout
 from handlers.formats.dicom import DicomSeries
 from handlers.images import SeriesImages
+from handlers.scratch import on_disk
 from handlers.threads import converted, together
 from handlers.units import Parts
 
@@ -124,7 +125,7 @@ class _Lake:
 
 def _write_volume(series: DicomSeries, file: Path) -> tuple[str, int]:
     """(SHA-256, bytes) of the file, hashed on the way to the disk."""
-    with file.open("wb") as opened:
+    with on_disk(), file.open("wb") as opened:
         out = _Hashing(opened)
         series.write_nifti(out)  # type: ignore[arg-type]
     return out.sha256.hexdigest(), out.size

@@ -7,7 +7,6 @@ no image.
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +17,7 @@ from consumer.model import ExportRules, Manifest, Series, TaskSnapshot, Volume
 from consumer.ports import Ports, SavedImage
 from handlers.formats.dicom import DicomSeries, is_dicom, read_series
 from handlers.formats.grid import Grid
+from handlers.scratch import Scratch, on_disk, remove_orphans
 from handlers.threads import converted
 
 VOLUME = "volume"  # what a `Refusal` is about
@@ -51,7 +51,7 @@ class SeriesImages:
         self.series, self.position = series, position
         self._snapshot, self._ports = snapshot, ports
         self._rules = ports.rules[snapshot.source]
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._scratch: Scratch | None = None
         self._saved: list[SavedImage] | Refused | None = None
         self._read: DicomSeries | Refused | None = None
         self._place = _known_place(known, series, position) if known else None
@@ -66,15 +66,15 @@ class SeriesImages:
         _error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        if self._folder is not None:
-            await asyncio.to_thread(self._folder.cleanup)
+        if self._scratch is not None:
+            await asyncio.to_thread(self._scratch.remove)
 
     @property
     def folder(self) -> Path:
-        """On this machine's disk, until the context ends."""
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="groundwire-")
-        return Path(self._folder.name)
+        """On this machine's disk, until the context ends. Raises ``Transient``."""
+        if self._scratch is None:
+            self._scratch = Scratch()
+        return self._scratch.path
 
     @property
     def are_dicom(self) -> bool:
@@ -126,8 +126,10 @@ class SeriesImages:
 
     async def _files(self) -> list[SavedImage] | Refused:
         if self._saved is None:
+            await asyncio.to_thread(remove_orphans)
             folder = self.folder / "images"
-            folder.mkdir()
+            with on_disk():
+                folder.mkdir()
             platform = self._ports.platforms[self._snapshot.source]
             try:
                 self._saved = await platform.save_images(self._snapshot, self.series, folder)
