@@ -512,6 +512,7 @@ class ExportRules(_Value, frozen=True):
     paths: Literal["id", "name"] = "name"  # what names folders and files
     emails: Literal["keep", "hash", "drop"] = "keep"
     email_key_id: str = ""  # which key hashes e-mails
+    images: tuple[str, ...] = ()  # where images are read, if not only where the platform says
     deletion_confirmed_after_s: float = 60.0  # between two answers that must agree
 
     def wants(self, stage: str | None, *, ground_truth: bool) -> bool:

@@ -133,6 +133,7 @@ class Settings(Section):
 
     def _rules(self, source: Source) -> ExportRules:
         views = source.views if isinstance(source, LabelboxSource) else {}
+        images = (source.images,) if isinstance(source, LabelboxSource) and source.images else ()
         classes = self.classes if source.classes is None else source.classes
         return ExportRules(
             **{**self.export.model_dump(), **source.export.model_dump(exclude_none=True)},
@@ -141,6 +142,7 @@ class Settings(Section):
             paths=self.privacy.paths,
             emails=self.privacy.emails,
             email_key_id=key_id(self.email_key) if self.privacy.emails == "hash" else "",
+            images=(*images, *sorted(source.image_prefixes)),
         )
 
     @property

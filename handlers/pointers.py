@@ -63,7 +63,8 @@ def images_version(snapshot: TaskSnapshot, rules: ExportRules) -> str:
             for image in series.images
         }
     )
-    return identifier(*places) if places else ""
+    named = [snapshot.name for one in rules.images if "{name}" in one]  # it leads there, too
+    return identifier(*places, *named) if places else ""
 
 
 def drawn_version(label: Label, rules: ExportRules) -> str:

@@ -94,6 +94,8 @@ def test_the_key_that_hashes_emails_is_a_secret_and_known_by_its_id_only(tmp_pat
         "[export]\npitch_tolerance = 0.01\n",
         "[classes]\nliver = 1\n",
         "[sources.lb.views.Axial]\nflip_x = true\n",
+        'images = "s3://bucket/{task}/"\n',
+        'image_prefixes = ["s3://bucket/a"]\n',
         '[privacy]\npaths = "id"\n',
         '[privacy]\nemails = "drop"\n',
         '[privacy]\nemails = "hash"\nkey = "env:MAIL"\n',

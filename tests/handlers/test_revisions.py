@@ -289,6 +289,14 @@ async def test_images_that_moved_are_fetched_anew() -> None:
     assert house.platform.fetched_images == {"ct": 1, "ct2": 1}
 
 
+async def test_images_that_are_found_by_a_tasks_name_are_fetched_anew_with_another_name() -> None:
+    for template, times in (("s3://bucket/{name}/", 2), ("s3://bucket/{task}/", 1)):
+        house = a_house(images=(template,))
+        await house.see(**framed(house), name="first")
+        await house.see(**framed(house), name="second")
+        assert house.platform.fetched_images["ct"] == times
+
+
 async def test_a_changed_setting_exports_the_task_anew() -> None:
     house = a_house()
     await house.see(**framed(house))
