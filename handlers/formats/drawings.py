@@ -99,7 +99,7 @@ class Pictures:
         self._read = read
         self._shape = shape
         self._claims = _claims(objects)
-        self._kept: OrderedDict[str, dict[Color, Patch]] = OrderedDict()
+        self._kept: OrderedDict[_Shown, dict[Color, Patch]] = OrderedDict()
 
     def patch(self, drawing: Drawing) -> Patch:
         """Raises ``Refused`` (picture-wrong-size, picture-ambiguous, composite-unclaimed-color)
@@ -116,7 +116,7 @@ class Pictures:
             raise _at(drawing, error) from error
 
     def _composite(self, drawing: Drawing, mask: Mask) -> dict[Color, Patch]:
-        name = _without_query(mask.reference)
+        name = _shown(drawing, mask)
         found = self._kept.get(name)
         if found is None:
             made = self._decode(drawing, mask, self._claims[name])
@@ -147,34 +147,42 @@ def cropped(mask: NDArray[np.bool_]) -> Patch:
     return Patch(top, left, mask[top : rows[-1] + 1, left : columns[-1] + 1].copy())
 
 
-def _claims(objects: Iterable[DrawnObject]) -> dict[str, set[Color]]:
-    """The colours that objects claim in each composite.
+_Shown = tuple[str, str, int]  # a picture's URL, group and frame
+
+
+def _shown(drawing: Drawing, mask: Mask) -> _Shown:
+    return _without_query(mask.reference), drawing.group, drawing.frame
+
+
+def _claims(objects: Iterable[DrawnObject]) -> dict[_Shown, set[Color]]:
+    """The colours that objects claim in each composite, on each frame that it is of: frames that
+    look alike may be given one.
 
     A composite goes by its URL without a query, which may be signed anew for each object; any
     other picture by its whole URL. Raises ``Refused``: composite-without-colors where several
     objects share a picture and no colours of their own tell them apart; picture-of-two-frames
-    where one URL is given for frames of other groups or numbers, as it can be: the vendor's URLs
-    name no group.
+    where the URL of one object's own picture is given for frames of other groups or numbers, as it
+    can be: the vendor's URLs of these name no group.
     """
-    drawings = [(one, drawing) for one in objects for drawing in one.drawings]
-    composites = {
-        _without_query(drawing.source.reference)
-        for _, drawing in drawings
-        if isinstance(drawing.source, Mask) and drawing.source.color is not None
-    }
-    owners: dict[str, dict[Color | None, str]] = defaultdict(dict)
+    drawings = [
+        (one.feature, drawing, drawing.source)
+        for one in objects
+        for drawing in one.drawings
+        if isinstance(drawing.source, Mask)
+    ]
+    colored, plain = (
+        {_without_query(mask.reference) for *_, mask in drawings if (mask.color is None) is bare}
+        for bare in (False, True)
+    )
+    owners: dict[_Shown, dict[Color | None, str]] = defaultdict(dict)
     frames: dict[str, Drawing] = {}
-    for one, drawing in drawings:
-        mask = drawing.source
-        if not isinstance(mask, Mask):
-            continue
+    for feature, drawing, mask in drawings:
         path = _without_query(mask.reference)
-        name = path if path in composites else mask.reference
-        _check_frame(frames.setdefault(name, drawing), drawing)
-        known = owners[name]
-        if known.setdefault(mask.color, one.feature) != one.feature or (
-            None in known and len(known) > 1
-        ):
+        name = path if path in colored else mask.reference
+        if path in plain:
+            _check_frame(frames.setdefault(name, drawing), drawing)
+        known = owners[name, drawing.group, drawing.frame]
+        if known.setdefault(mask.color, feature) != feature or (None in known and len(known) > 1):
             raise Refused(
                 "composite-without-colors",
                 f"{drawing.group} frame {drawing.frame}: several objects share one picture, "

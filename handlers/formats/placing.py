@@ -36,10 +36,11 @@ def placed(label_map: LabelMap, grid: Grid, *, tolerance_mm: float = TOLERANCE_M
     turned = _turned(label_map, grid) or label_map
     distance = _corner_distance_mm(turned, grid)
     if turned.shape != grid.shape or distance > tolerance_mm:
+        sizes = f"the mask's {_text(label_map.shape)} voxels are not the image's"
+        said = f"{sizes} {_text(grid.shape)}" if turned.shape != grid.shape else f"{sizes} own"
         raise Refused(
             "geometry-mismatch",
-            f"the mask's {_text(label_map.shape)} voxels are not the image's {_text(grid.shape)}: "
-            f"their corners are up to {distance:.4g} mm apart",
+            f"{said}: their corners are up to {distance:.4g} mm apart",
             shape=label_map.shape,
         )
     return LabelMap(turned.array, grid.affine)

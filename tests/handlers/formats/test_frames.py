@@ -454,6 +454,31 @@ def test_one_picture_for_two_frames_is_refused() -> None:
     assert "Axial frame 1 and Sagittal frame 1" in error.message
 
 
+def test_frames_that_look_alike_may_be_given_one_composite() -> None:
+    drawn = composite(RED, GREEN, claimed={"a": RED, "b": GREEN})
+    drawn.mask("composite?signed=0", "a", "a", "Axial", 2, RED)
+    drawn.mask("composite?signed=1", "b", "b", "Axial", 2, GREEN)
+
+    assert [one.voxels for one in only(drawn.laid(SMALL)).labels] == [2, 2]
+
+
+def test_on_each_frame_of_a_composite_its_colours_are_claimed() -> None:
+    drawn = composite(RED, GREEN, claimed={"a": RED, "b": GREEN})
+    drawn.mask("composite?signed=0", "a", "a", "Axial", 2, RED)
+
+    error = refused(drawn)
+
+    assert error.reason == "composite-unclaimed-color"
+    assert "frame 2" in error.message
+
+
+def test_a_composite_that_is_also_an_objects_own_picture_is_of_one_frame() -> None:
+    drawn = composite(RED, claimed={"a": RED})
+    drawn.mask("composite?signed=0", "a", "a", "Axial", 2, None)
+
+    assert refused(drawn).reason == "picture-of-two-frames"
+
+
 def test_pictures_that_only_a_query_tells_apart_are_two() -> None:
     drawn = composite(RED, claimed={"a": None, "b": None})
     drawn.masks.clear()
