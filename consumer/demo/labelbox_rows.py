@@ -220,7 +220,7 @@ def _object(drawing: Drawing, row: SimulatedRow, base: str) -> Json:
     if drawing.png is None:
         out["line"] = line_of(drawing)
     elif drawing.color is not None:
-        path = f"projects/{row.project}/composites/{composite_id(drawing.png)}/mask"
+        path = f"projects/{row.project}/composites/{composite_id(drawing)}/mask"
         out["composite_mask"] = {"url": f"{base}/api/v1/{path}", "color_rgb": [*drawing.color]}
     else:
         path = f"projects/{row.project}/annotations/{drawing.feature}/index/{drawing.frame}/mask"
@@ -228,8 +228,10 @@ def _object(drawing: Drawing, row: SimulatedRow, base: str) -> Json:
     return out
 
 
-def composite_id(png: bytes) -> str:
-    return "c" + hashlib.sha256(png).hexdigest()[:24]
+def composite_id(drawing: Drawing) -> str:
+    """The same for all objects of one picture, and another for any other frame's."""
+    place = f"{drawing.group} {drawing.frame} ".encode()
+    return "c" + hashlib.sha256(place + (drawing.png or b"")).hexdigest()[:24]
 
 
 def line_of(drawing: Drawing) -> list[Json]:

@@ -305,7 +305,7 @@ class LabelboxState:
             if one.png is None or one.feature is None:
                 continue
             if one.color is not None:
-                self._composites[composite_id(one.png)] = one.png
+                self._composites[composite_id(one)] = one.png
                 continue
             owner, group, _ = self._masks.get((one.feature, one.frame), (row.id, one.group, b""))
             if (owner, group) != (row.id, one.group):
