@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ from tests.end_to_end.volume_rows import (
     composites,
     configure,
     expected,
+    in_row,
     multi_frame,
     slices,
     tell,
@@ -79,8 +80,7 @@ class Story:
     ) -> None:
         simulator, project = self.sources[source]
         row = simulator.create_row(f"{source}-{name}", at, project=project, images=images)
-        own = [replace(one, feature=f"{one.feature}.{source}.{name}") for one in drawings]
-        simulator.label(row, own)
+        simulator.label(row, in_row(drawings, f"{source}.{name}"))
         simulator.submit(row)
         self.rows[f"{source} {name}"] = (project, row)
 

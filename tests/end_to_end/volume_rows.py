@@ -5,7 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,11 @@ SURPRISING: Views = {
     "Sagittal": ViewConvention(flip_y=True),
     "Coronal": ViewConvention(flip_x=True, flip_frame=True),
 }
+
+
+def in_row(drawings: Sequence[Drawing], row: str) -> list[Drawing]:
+    """The same objects by ids of their own: no two rows have an object in common."""
+    return [replace(one, feature=f"{one.feature}.{row}") for one in drawings]
 
 
 def expected() -> NDArray[np.uint16]:
