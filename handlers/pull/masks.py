@@ -75,7 +75,7 @@ def _plan_masks(
     else:
         if asked is not None:
             plan.lacks_masks = True
-            plan.refuse("format-not-held", _why(group[0][0], manifest, asked))
+            plan.refuse("format-not-held", _why([file for file, _ in group], manifest, asked))
         paths = ()
     for file, _ in masks:
         plan.names.setdefault(file.ref.key, paths)
@@ -122,7 +122,8 @@ def _convert(
     return output
 
 
-def _why(file: LakeFile, manifest: Manifest, asked: Format) -> str:
+def _why(files: Sequence[LakeFile], manifest: Manifest, asked: Format) -> str:
+    file = files[0]
     series = file.ref.series or f"series {file.ref.position + 1}"
     refused = [
         one.message
@@ -131,9 +132,10 @@ def _why(file: LakeFile, manifest: Manifest, asked: Format) -> str:
     ]
     if refused:
         return f"{series}: {refused[0]}"
-    if file.kind == "instance" and asked != "nifti":
+    if asked != "nifti" and any(one.kind == "instance" for one in files):
         return f'{series}: the lake holds one mask per instance: set [export] masks = "instance"'
-    held = f"{series}: the lake holds it neither as {asked} nor as NIfTI"
+    forms = "not as NIfTI" if asked == "nifti" else f"neither as {asked} nor as NIfTI"
+    held = f"{series}: the lake holds it {forms}"
     return f'{held}: set [export] formats = ["nifti"] and let the task be exported anew'
 
 

@@ -130,6 +130,24 @@ async def test_a_mask_of_one_instance_alone_is_no_label_map(lake: Lake, tmp_path
         await pulled(lake, tmp_path, PNG)
 
 
+async def test_masks_of_instances_are_told_beside_what_else_the_lake_holds(
+    lake: Lake, tmp_path: Path
+) -> None:
+    one = File("segmentations/ct/instance-1.nii.gz", b"1", label="label-1", series="ct")
+    seg = File("segmentations/ct.seg.dcm", b"2", label="label-1", series="ct")
+    await lake.task("t1", seg, one)
+    with pytest.raises(Permanent, match=r'set \[export\] masks = "instance"'):
+        await pulled(lake, tmp_path, PNG)
+
+
+async def test_nifti_that_the_lake_does_not_hold_names_the_setting(
+    lake: Lake, tmp_path: Path
+) -> None:
+    await lake.task("t1", File("segmentations/ct.png", b"1", label="label-1", series="ct"))
+    with pytest.raises(Permanent, match=r"holds it not as NIfTI: set \[export\] formats"):
+        await pulled(lake, tmp_path, Options(format="nifti"))
+
+
 async def test_instances_have_a_folder_of_their_series(lake: Lake, tmp_path: Path) -> None:
     ones = [
         File(f"segmentations/ct/instance-{n}.nii.gz", b"%d" % n, label="label-1", series="ct")
