@@ -7,11 +7,14 @@ after this has looked does not, so nothing should export meanwhile.
 
 from __future__ import annotations
 
+import asyncio
 import re
+import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import msgspec
 
@@ -87,20 +90,22 @@ async def collect(
 
 
 async def _remove(store: Store, pointer: str, objects: Sequence[Listed]) -> list[str]:
-    """The keys that were put back, because the task's pointer names them now."""
-    removed: dict[str, bytes] = {}
-    for one in objects:
-        stored = await store.read(one.key)
-        if stored is not None:
-            removed[one.key] = stored.data
-            await store.delete(one.key)
-    named = await _named(store, pointer, removed)
-    for key in named:
-        await store.create(key, removed[key])
+    """The keys that were put back, because the task's pointer names them now. Until that is known,
+    this machine's disk holds what was removed of the task."""
+    with tempfile.TemporaryDirectory(prefix="groundwire-gc-") as folder:
+        removed: dict[str, Path] = {}
+        for number, one in enumerate(objects):
+            file = Path(folder) / str(number)
+            if await store.download(one.key, file) is not None:
+                removed[one.key] = file
+                await store.delete(one.key)
+        named = await _named(store, pointer, removed)
+        for key in named:
+            await store.upload(key, removed[key])
     return named
 
 
-async def _named(store: Store, pointer: str, removed: dict[str, bytes]) -> list[str]:
+async def _named(store: Store, pointer: str, removed: dict[str, Path]) -> list[str]:
     current = await store.read(pointer)
     if current is None:
         return []
@@ -108,9 +113,9 @@ async def _named(store: Store, pointer: str, removed: dict[str, bytes]) -> list[
     if key is None:
         return []
     stored = await store.read(key)
-    data = stored.data if stored else removed.get(key)
-    if data is None:
+    if stored is None and key not in removed:
         return []
+    data = stored.data if stored else await asyncio.to_thread(removed[key].read_bytes)
     try:
         named = {key, *(file.key for file in decode(data, Manifest).files)}
     except msgspec.DecodeError:

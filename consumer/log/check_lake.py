@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,6 +19,8 @@ from consumer.ports import Store
 
 _Task = tuple[str, str, str]  # source, project, task
 _NOTES = "notes/"
+
+IN_MEMORY_BYTES = 16 << 20  # larger objects are hashed on this machine's disk
 
 
 class LakeCheck:
@@ -33,6 +38,7 @@ class LakeCheck:
         self._referenced: set[str] = set()
         self._files = 0
         self._size_bytes = 0
+        self._sizes: dict[str, int] = {}  # of what the store lists
 
     def add(self, entry: LogEntry) -> None:
         data = entry.data
@@ -54,7 +60,8 @@ class LakeCheck:
 
     async def finish(self) -> tuple[list[str], Counts]:
         """Checks the lake; returns what nothing refers to, and what was looked at."""
-        keys = [listed.key async for listed in self._store.list("")]
+        self._sizes = {listed.key: listed.size async for listed in self._store.list("")}
+        keys = self._sizes.keys()
         await self._pointers(keys)
         for key, (sha256, index) in self._manifests.items():
             await self._manifest(key, sha256, index)
@@ -67,7 +74,7 @@ class LakeCheck:
         )
         return [key for key in keys if self._unreferenced(key)], counts
 
-    async def _pointers(self, keys: list[str]) -> None:
+    async def _pointers(self, keys: Iterable[str]) -> None:
         seen: set[_Task] = set()
         for key in keys:
             if _is_pointer(key):
@@ -159,14 +166,26 @@ class LakeCheck:
         if key in self._referenced:
             return
         self._referenced.add(key)
-        stored = await self._store.read(key)
-        if stored is None:
+        found = await self._hashed(key)
+        if found is None:
             self._missing(key, f"{manifest} names it, and it is missing", None)
             return
         self._files += 1
-        self._size_bytes += len(stored.data)
-        if len(stored.data) != size or digest(stored.data) != sha256:
+        self._size_bytes += found[1]
+        if found != (sha256, size):
             self._findings.add(key, f"it does not have the hash and size in {manifest}")
+
+    async def _hashed(self, key: str) -> tuple[str, int] | None:
+        """SHA-256 and size in bytes; an image may be larger than the memory."""
+        if self._sizes.get(key, 0) <= IN_MEMORY_BYTES:
+            stored = await self._store.read(key)
+            return (digest(stored.data), len(stored.data)) if stored else None
+        with tempfile.TemporaryDirectory(prefix="groundwire-verify-") as folder:
+            file = Path(folder) / "object"
+            sha256 = await self._store.download(key, file)
+            if sha256 is None:
+                return None
+            return sha256, (await asyncio.to_thread(file.stat)).st_size
 
     def _missing(self, key: str, problem: str, entry: int | None) -> None:
         if key in self._erased:
@@ -174,7 +193,7 @@ class LakeCheck:
         else:
             self._findings.add(key, problem, entry=entry)
 
-    async def _notes(self, keys: list[str]) -> None:
+    async def _notes(self, keys: Iterable[str]) -> None:
         """Notes are named by their bytes' hash. One that is gone may have been erased."""
         for key in keys:
             if not key.startswith(_NOTES):

@@ -159,6 +159,13 @@ async def test_what_a_task_names_again_meanwhile_is_put_back() -> None:
     assert await store.read(MANIFEST) is not None
 
 
+async def test_what_is_removed_is_never_whole_in_memory() -> None:
+    store, queue = await a_lake(), await a_queue()
+    store.calls.clear()
+    await collect(store, queue, listed(STRAY), who="ann", clock=FakeClock())
+    assert [verb for verb, key in store.verbs() if key == STRAY] == ["download", "delete"]
+
+
 async def test_an_empty_list_is_no_event() -> None:
     queue = await a_queue()
     await collect(FakeStore(), queue, [], who="ann", clock=FakeClock())

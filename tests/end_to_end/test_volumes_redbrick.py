@@ -1,5 +1,5 @@
-"""Masks drawn in RedBrick and the images they lie on, in every format and variant: told once by real
-webhooks to a real process, and looked at by many tests."""
+"""Masks drawn in RedBrick and the images they lie on, in every format and variant: told once by
+real webhooks to a real process, and looked at by many tests."""
 
 from __future__ import annotations
 

@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from consumer.log.check_lake import IN_MEMORY_BYTES
 from consumer.log.verify import verify
-from consumer.model import Change, canonical
+from consumer.model import Change, canonical, digest
 from tests.consumer.log.lakes import Lake, sealed
 from tests.consumer.log.logs import SIGNER
 from tests.fakes_store import FakeStore
@@ -171,3 +172,18 @@ async def test_the_lake_can_be_left_out() -> None:
     lake.store.objects[key] = b"other"
     assert await places(lake.store) == [key]
     assert await places(lake.store, lake=False) == []
+
+
+async def test_a_large_file_is_hashed_without_being_whole_in_memory() -> None:
+    lake = Lake()
+    image = bytes(IN_MEMORY_BYTES + 1)
+    pointer = await lake.export("one", image)
+    key = f"p/tasks/{pointer.task}/files/{digest(image)}/A.nii.gz"
+    lake.store.calls.clear()
+    found = await verify(lake.store, vkey=VKEY)
+    assert found.ok, found.findings
+    assert found.counts.size_bytes > len(image)
+    assert [verb for verb, asked in lake.store.verbs() if asked == key] == ["download"]
+    for spoiled in (b"\1" + image[1:], image + b"\0"):
+        lake.store.objects[key] = spoiled
+        assert await places(lake.store) == [key]
