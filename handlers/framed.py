@@ -52,41 +52,52 @@ def _write_volume(
     def read(mask: Mask) -> bytes:
         return pictures[mask.reference]
 
-    def drawn(laid: frames.Laid, number: int) -> Drawn:
-        instance = number if laid.feature is not None else None
-        return Drawn(laid.label_map, laid.labels, instance=instance, feature=laid.feature)
+    facts: list[Volume] = []
 
-    first, *others = frames.volumes(unit.series, read, where, around.rules)
-    each = [drawn(laid, number) for number, laid in enumerate([first, *others], start=1)]
-    write_masks(_whole(each, where, read, unit, around), each, unit, around, made)
-    made.volume = _facts([first, *others], unit)
+    def each() -> Iterator[Drawn]:
+        """One map at a time: there may be as many as objects."""
+        for number, laid in enumerate(frames.volumes(unit.series, read, where, around.rules), 1):
+            instance = number if laid.feature is not None else None
+            facts.append(_facts(laid, unit))
+            yield Drawn(laid.label_map, laid.labels, instance=instance, feature=laid.feature)
+
+    if around.rules.masks != "binary":
+        (whole,) = each()
+        write_masks(lambda: whole, [whole], unit, around, made)
+    else:
+        write_masks(lambda: _whole(where, read, unit, around), each(), unit, around, made)
+    made.volume = _together(facts)
 
 
-def _whole(
-    each: Sequence[Drawn],
-    where: Grid | Sequence[int],
-    read: Read,
-    unit: Unit,
-    around: Around,
-) -> Drawn:
+def _whole(where: Grid | Sequence[int], read: Read, unit: Unit, around: Around) -> Drawn:
     """All objects in one map, for formats that hold no masks apart."""
-    if around.rules.masks != "binary" or {"seg", "rtstruct"}.isdisjoint(around.rules.formats):
-        return each[0]
     rules = msgspec.structs.replace(around.rules, masks="instance")
     (laid,) = frames.volumes(unit.series, read, where, rules)
     return Drawn(laid.label_map, laid.labels)
 
 
-def _facts(laid: Sequence[frames.Laid], unit: Unit) -> Volume:
+def _facts(laid: frames.Laid, unit: Unit) -> Volume:
     return Volume(
         position=unit.position,
         series=unit.series.name,
         label=unit.label.id,
-        views={group: view for one in laid for group, view in one.views.items()},
-        assumed_views=tuple(sorted({group for one in laid for group in one.assumed_views})),
-        agreements=tuple(agreement for one in laid for agreement in one.agreements),
-        overlaps=sum(one.overlaps for one in laid),
-        blank=sum(one.empty for one in laid),
+        views=laid.views,
+        assumed_views=laid.assumed_views,
+        agreements=laid.agreements,
+        overlaps=laid.overlaps,
+        blank=laid.empty,
+    )
+
+
+def _together(facts: Sequence[Volume]) -> Volume:
+    """Of several maps of one series, what its volume says of them all."""
+    return msgspec.structs.replace(
+        facts[0],
+        views={group: view for one in facts for group, view in one.views.items()},
+        assumed_views=tuple(sorted({group for one in facts for group in one.assumed_views})),
+        agreements=tuple(agreement for one in facts for agreement in one.agreements),
+        overlaps=sum(one.overlaps for one in facts),
+        blank=sum(one.blank for one in facts),
     )
 
 
@@ -112,6 +123,7 @@ def _originals(pictures: Pictures, masks: Sequence[Mask], unit: Unit) -> Iterato
             path=unit.picture_path(mask),
             data=data,
             shape=(header.width, header.height),
+            geometry="unknown",
             group=mask.group,
             feature=mask.feature,
             frame=mask.frame,

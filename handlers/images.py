@@ -7,7 +7,7 @@ no image.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,6 +17,7 @@ from consumer.model import ExportRules, Manifest, Series, TaskSnapshot, Volume
 from consumer.ports import Ports, SavedImage
 from handlers.formats.dicom import DicomSeries, is_dicom, read_series
 from handlers.formats.grid import Grid
+from handlers.privacy import Clean, cleaner
 from handlers.scratch import Scratch, on_disk, remove_orphans
 from handlers.threads import converted
 
@@ -131,11 +132,21 @@ class SeriesImages:
             with on_disk():
                 folder.mkdir()
             platform = self._ports.platforms[self._snapshot.source]
+            clean = cleaner(self._rules, self._ports.email_key)
             try:
-                self._saved = await platform.save_images(self._snapshot, self.series, folder)
+                saved = await platform.save_images(self._snapshot, self.series, folder)
+                self._saved = [replace(one, name=_private(one.name, clean)) for one in saved]
             except Refused as refused:
-                self._saved = refused
+                self._saved = Refused(refused.reason, clean(refused.message), shape=refused.shape)
         return self._saved
+
+
+def _private(name: str, clean: Clean) -> str:
+    """A file's name stands in keys and errors. What its suffix tells is no part of an address."""
+    kinds = (".dcm", *_NOT_DICOM)
+    suffix = next((kind for kind in kinds if name.casefold().endswith(kind)), "")
+    stem = name[: len(name) - len(suffix)]
+    return clean(stem) + name[len(stem) :]
 
 
 def _read(saved: list[SavedImage], rules: ExportRules) -> DicomSeries | Refused:

@@ -27,6 +27,7 @@ from consumer.model import (
     Segment,
     Series,
     ViewConvention,
+    encode,
 )
 from tests.fakes_platform import NOON, label_map_bytes, nifti_label
 from tests.handlers.export_house import House
@@ -165,6 +166,18 @@ async def test_frames_without_images_are_kept_as_pictures_and_it_is_said() -> No
     assert set(document["masks"].values()) <= {file.key for file in files.values()}
 
 
+async def test_no_address_in_the_name_of_an_image_reaches_a_key_or_a_refusal() -> None:
+    house = a_house(with_files=True, dicom_to_nifti=True, emails="drop")
+    images = [(f"of anna@x.example {name}", data) for name, data in tilted_series()]
+    house.platform.images["ct"] = [*images, ("bo@x.example.dcm", images[0][1])]
+    await house.see(**drawn(house))
+    manifest = await house.manifest()
+    assert manifest.refused
+    assert b"@" not in encode(manifest)
+    assert not [key for key in await house.keys() if "@" in key]
+    assert all(f.path.endswith(".dcm") for f in manifest.files if f.path.startswith("images/"))
+
+
 async def test_images_that_may_come_later_are_waited_for() -> None:
     house = a_house()
     house.platform.images["ct"] = Transient("download-failed", "not now")
@@ -183,7 +196,9 @@ async def test_groups_that_disagree_refuse_the_volume_and_keep_the_pictures() ->
     await house.see(labels=(label,), stage="Review", document=document)
     files = await files_of(house)
     assert not [path for path in files if path.startswith("segmentations/")]
-    assert len([path for path in files if path.startswith("masks/")]) == len(masks)
+    kept = [file for path, file in files.items() if path.startswith("masks/")]
+    assert len(kept) == len(masks)
+    assert {file.geometry for file in kept} == {"unknown"}
     (refusal,) = (await house.manifest()).refused
     assert (refusal.reason, refusal.label) == ("groups-disagree", "label-1")
     assert "Dice" in refusal.message
