@@ -5,7 +5,7 @@ What cannot be made rightly is not made; a `Refusal` says so, and the mask is ke
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -72,7 +72,7 @@ def convert_label_map(raw: bytes, unit: Unit, around: Around) -> Made:
     counts = nifti.check_label_map(label_map, series.segments, series.dimensions)
     label_map = _located(label_map, unit, around.place, made)
     whole, each = _variants(Drawn(label_map, counts), unit, around, made)
-    write_masks(whole, each, unit, around, made)
+    write_masks(lambda: whole, each, unit, around, made)
     return made
 
 
@@ -88,15 +88,15 @@ def convert_nothing(unit: Unit, around: Around) -> Made:
     else:
         return made
     empty = Drawn(label_map, ())
-    write_masks(empty, [empty], unit, around, made)
+    write_masks(lambda: empty, [empty], unit, around, made)
     return made
 
 
 def write_masks(
-    whole: Drawn, each: Iterable[Drawn], unit: Unit, around: Around, made: Made
+    whole: Callable[[], Drawn], each: Iterable[Drawn], unit: Unit, around: Around, made: Made
 ) -> None:
     """Adds the files of every wanted format: NIfTI and PNG for each mask, DICOM objects of the
-    whole."""
+    whole, which is only made for them."""
     wanted = around.rules.formats
     for drawn in each:
         if "nifti" in wanted:
@@ -105,14 +105,17 @@ def write_masks(
         if "png" in wanted:
             with refusing("png", unit, made):
                 made.files += list(_pictures(unit, drawn))
+    if {"seg", "rtstruct"}.isdisjoint(wanted):
+        return
+    drawn = whole()
     for what, suffix, write in (
         ("seg", ".seg.dcm", _write_seg),
         ("rtstruct", ".rtstruct.dcm", _write_rtstruct),
     ):
         if what in wanted:
             with refusing(what, unit, made):
-                data = write(whole, _source(whole, around), around)
-                made.files.append(_mask_file(unit, suffix, data, whole))
+                data = write(drawn, _source(drawn, around), around)
+                made.files.append(_mask_file(unit, suffix, data, drawn))
 
 
 @contextmanager
