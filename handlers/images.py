@@ -146,7 +146,7 @@ def _private(name: str, clean: Clean) -> str:
     kinds = (".dcm", *_NOT_DICOM)
     suffix = next((kind for kind in kinds if name.casefold().endswith(kind)), "")
     stem = name[: len(name) - len(suffix)]
-    return clean(stem) + name[len(stem) :]
+    return (clean(stem).strip() or "image") + name[len(stem) :]
 
 
 def _read(saved: list[SavedImage], rules: ExportRules) -> DicomSeries | Refused:
