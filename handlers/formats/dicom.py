@@ -6,6 +6,7 @@ rightly is refused with the file and the measure; nothing is guessed (DICOM PS3.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +15,10 @@ from typing import BinaryIO
 
 from pydicom.dataset import Dataset
 
-from consumer.errors import Refused
+from consumer.errors import Refused, Transient
 from handlers.formats.dicom_files import DicomFile, is_dicom, read_header
 from handlers.formats.dicom_geometry import Arrangement, arrange
-from handlers.formats.dicom_image import DIRECTORY, DicomImage, Stored, read_tags
+from handlers.formats.dicom_image import DIRECTORY, DicomImage, Stored, is_document, read_tags
 from handlers.formats.dicom_multiframe import image_of
 from handlers.formats.dicom_pixels import read_pixels
 from handlers.formats.grid import Grid
@@ -63,9 +64,7 @@ class DicomSeries:
         """Writes a ``.nii.gz`` of (column, row, slice[, time]). Nothing is written before all
         pixels are read; raises ``Refused`` and ``Transient`` as `read_pixels` does."""
         frames = self.arrangement.frames
-        first = self.images[0]
-        counts = {image.file: len(image.frames) for image in self.images}
-        pixels = read_pixels(frames, counts, first.size, first.stored)
+        pixels = read_pixels(frames, {image.file: image for image in self.images})
         scalings = [frame.rescale or (1.0, 0.0) for frame in frames]
         values = values_of(scalings, pixels.ranges)
         write_image(out, self.grid, pixels.array, values, times=self.times)
@@ -75,13 +74,14 @@ def read_series(files: Sequence[tuple[str, Path]], *, pitch_tolerance: float = 0
     """The series that the files are; each comes with the name by which errors speak of it.
 
     ``pitch_tolerance`` is how far a gap between slices may be off the mean one, as a fraction of
-    it. Localizers beside a series and a DICOMDIR are left aside. Raises ``Refused`` with a slug
-    for what is wrong, and with the shape where the voxel grid is known all the same;
-    ``Transient`` when a file cannot be read.
+    it. Localizers beside a series, a DICOMDIR, reports and segmentations of other series and
+    copies of a file are left aside. Raises ``Refused`` with a slug for what is wrong, and with
+    the shape where the voxel grid is known all the same; ``Transient`` when a file cannot be
+    read.
     """
     if len(files) > MAX_FILES:
         raise Refused("too-many-files", f"{len(files)} files, {MAX_FILES} are a series at most")
-    images = _without_localizers([image for name, path in files for image in _image(name, path)])
+    images = _without_copies(_without_localizers(_images(files)))
     if not images:
         raise Refused("not-dicom", f"no DICOM image among {len(files)} files")
     first = images[0]
@@ -101,10 +101,41 @@ def read_series(files: Sequence[tuple[str, Path]], *, pitch_tolerance: float = 0
     )
 
 
-def _image(name: str, path: Path) -> list[DicomImage]:
-    """The file's image; nothing for a directory of files."""
-    file, tags = read_tags(name, path)
-    return [] if file.sop_class == DIRECTORY else [image_of(file, tags)]
+def _images(files: Sequence[tuple[str, Path]]) -> list[DicomImage]:
+    """The files' images. Directories of files are none, nor are documents of other series; one of
+    the same series is in a slice's place."""
+    images, documents = [], []
+    for name, path in files:
+        file, tags = read_tags(name, path)
+        if is_document(file, tags):
+            documents.append((file, tags))
+        else:
+            images.append(image_of(file, tags))
+    series = {"", *(image.series for image in images)}
+    for file, tags in documents:
+        own = tags.text("SeriesInstanceUID") or ""
+        if file.sop_class != DIRECTORY and (own in series or not images):
+            image_of(file, tags)  # raises
+    return images
+
+
+def _without_copies(images: list[DicomImage]) -> list[DicomImage]:
+    """An image once where several files are the same, byte for byte."""
+    firsts: dict[str, DicomImage] = {}
+    kept = []
+    for image in images:
+        first = firsts.setdefault(image.instance, image)
+        if image is first or not image.instance or _digest(image.file) != _digest(first.file):
+            kept.append(image)
+    return kept
+
+
+def _digest(file: DicomFile) -> bytes:
+    try:
+        with file.path.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").digest()
+    except OSError as error:
+        raise Transient("image-unreadable", f"{file.shown} cannot be read") from error
 
 
 def _without_localizers(images: list[DicomImage]) -> list[DicomImage]:

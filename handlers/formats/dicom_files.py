@@ -38,7 +38,8 @@ _FEED = 1 << 16
 class DicomFile:
     """A file whose header was read. ``pixels_at`` is the offset of the pixel data's value in the
     body (the file, or what it inflates to), ``length`` its length in bytes or `UNDEFINED`; both
-    are None where the file has none."""
+    are None where the file has none. ``words`` says that they are words of 16 bits, which hold
+    two pixels of 8 each."""
 
     name: str
     path: Path
@@ -47,6 +48,7 @@ class DicomFile:
     little_endian: bool
     pixels_at: int | None
     length: int | None
+    words: bool
 
     @property
     def shown(self) -> str:
@@ -115,13 +117,14 @@ def _read(
             stop_when=_at_pixels,
             specific_tags=wanted,
         )
-        at, length = _pixels(body, little)
+        at, length, words = _pixels(body, little)
     except GroundwireError:
         raise
     except Exception as error:  # whatever a damaged file makes of the parser
         raise Refused("dicom-damaged", f"{shown(name)}: the header cannot be parsed") from error
     sop_class = meta.text("MediaStorageSOPClassUID") or ""
-    return DicomFile(name, path, syntax, sop_class, little, at, length), Tags(name, dataset)
+    read = DicomFile(name, path, syntax, sop_class, little, at, length, words)
+    return read, Tags(name, dataset)
 
 
 class Bounded:
@@ -199,13 +202,15 @@ def _at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
     return _FIRST_PIXELS <= number < _ITEMS  # after tables of offsets, before pixels
 
 
-def _pixels(body: Bounded, little: bool) -> tuple[int | None, int | None]:
-    """Offset and length of the pixel data's value. An explicit VR is told from a length by its
-    letters: their first as a length's lowest byte would make it odd, which no length is."""
+def _pixels(body: Bounded, little: bool) -> tuple[int | None, int | None, bool]:
+    """Offset and length of the pixel data's value, and whether it is of words. An explicit VR is
+    told from a length by its letters: their first as a length's lowest byte would make it odd,
+    which no length is."""
     head = body.read(12)
     if len(head) < 12 or head[:4] != _PIXEL_DATA[0 if little else 1]:
-        return None, None
+        return None, None, False
     explicit = head[4:6] in (b"OB", b"OW", b"UN")
     begins = body.tell() - (0 if explicit else 4)
     field = head[8:12] if explicit else head[4:8]
-    return begins, int.from_bytes(field, "little" if little else "big")
+    length = int.from_bytes(field, "little" if little else "big")
+    return begins, length, not explicit or head[4:6] == b"OW"

@@ -134,9 +134,23 @@ def _times(places: list[list[Frame]], shape: tuple[int, int, int]) -> int:
     times = len(places[0])
     if times > 1:
         _sort_by_time(places, shape)
+    else:
+        _check_one_time([place[0] for place in places], shape)
     for place in places:
         _check_same_place(place, shape)
     return times
+
+
+def _check_one_time(frames: list[Frame], shape: tuple[int, int, int]) -> None:
+    """Slices whose times take turns are of several volumes, each a little beside the other."""
+    told = [frame.times[0] for frame in frames]
+    times = len(set(told))
+    rounds = len(told) // times
+    if None in told or times < 2 or rounds < 2 or told != told[:times] * rounds:
+        return
+    a, b = frames[:2]
+    what = f"{times} times of {rounds} slices lie between one another's"
+    raise Refused("ragged-frames", f"{a.name} and {b.name}: {what}", shape=shape)
 
 
 def _sort_by_time(places: list[list[Frame]], shape: tuple[int, int, int]) -> None:

@@ -40,6 +40,7 @@ _CLASSES = {
     "1.2.840.10008.5.1.4.1.1.20",  # Nuclear Medicine
 }
 DIRECTORY = "1.2.840.10008.1.3.10"  # a DICOMDIR
+_SEGMENTATIONS = {"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"}
 _GREY = {"MONOCHROME1", "MONOCHROME2"}
 _LEAST_MM, _MOST_MM = 1e-5, 1e6  # of a pixel; of a pixel and of a position
 _MOST_COSINE = 2.0  # directions are unit vectors; beyond this nothing need be computed
@@ -47,9 +48,9 @@ _GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 _OWNER, _MOSAIC = BaseTag(0x00190010), BaseTag(0x0019100A)  # Siemens: images in the mosaic
 
 _KEYWORDS = (
-    "ImageType", "SOPClassUID", "Modality", "SeriesInstanceUID", "FrameOfReferenceUID",
-    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
-    "TemporalPositionIdentifier", "AcquisitionNumber", "SamplesPerPixel",
+    "ImageType", "SOPClassUID", "SOPInstanceUID", "Modality", "SeriesInstanceUID",
+    "FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
+    "SliceThickness", "TemporalPositionIdentifier", "AcquisitionNumber", "SamplesPerPixel",
     "PhotometricInterpretation", "Rows", "Columns", "NumberOfFrames", "BitsAllocated",
     "BitsStored", "HighBit", "PixelRepresentation", "RescaleIntercept", "RescaleSlope",
     "ModalityLUTSequence", "DimensionIndexSequence", "SharedFunctionalGroupsSequence",
@@ -110,6 +111,7 @@ class DicomImage:
     file: DicomFile
     size: tuple[int, int]
     stored: Stored
+    instance: str
     series: str
     frame_of_reference: str
     modality: str
@@ -121,6 +123,14 @@ class DicomImage:
 def read_tags(name: str, path: Path) -> tuple[DicomFile, Tags]:
     """The file and the elements that a `DicomImage` is made of."""
     return read_header(name, path, _WANTED)
+
+
+def is_document(file: DicomFile, tags: Tags) -> bool:
+    """Whether it is no picture at all, as a report is or a presentation state, or is one that was
+    made of others."""
+    uid = tags.text("SOPClassUID") or file.sop_class
+    pictures = file.pixels_at is not None and uid not in _SEGMENTATIONS
+    return bool(uid) and uid not in _CLASSES and not pictures
 
 
 def check_class(file: DicomFile, tags: Tags) -> None:
@@ -140,8 +150,13 @@ def check_class(file: DicomFile, tags: Tags) -> None:
     if (samples, photometric) not in {(1, grey) for grey in _GREY}:
         what = f"{samples} samples per pixel, {shown(photometric or 'no interpretation')}"
         raise Refused("color-pixels", f"{name}: {what}; grey pixels have one, MONOCHROME")
+    _check_no_table(file, tags)
+
+
+def _check_no_table(file: DicomFile, tags: Tags) -> None:
     if tags.has("ModalityLUTSequence"):
-        raise Refused("modality-lut", f"{name}: values go through a table (Modality LUT)")
+        what = "values go through a table (Modality LUT)"
+        raise Refused("modality-lut", f"{file.shown}: {what}")
 
 
 def _is_siemens_mosaic(tags: Tags) -> bool:
@@ -185,6 +200,7 @@ def image_with(
         file=file,
         size=size_of(file, tags),
         stored=stored_of(file, tags),
+        instance=tags.text("SOPInstanceUID") or "",
         series=tags.text("SeriesInstanceUID") or "",
         frame_of_reference=tags.text("FrameOfReferenceUID") or "",
         modality=tags.text("Modality") or "",
@@ -200,11 +216,11 @@ def single_frame(file: DicomFile, tags: Tags) -> Frame:
         file=file,
         index=0,
         place=place_of(file, tags, tags, tags),
-        thickness=tags.number("SliceThickness"),
+        thickness=tags.hint("SliceThickness"),
         rescale=rescale_of(file, tags),
         times=(
-            _key(tags.whole("TemporalPositionIdentifier")),
-            _key(tags.whole("AcquisitionNumber")),
+            _key(tags.hint("TemporalPositionIdentifier")),
+            _key(tags.hint("AcquisitionNumber")),
         ),
     )
 
@@ -231,6 +247,7 @@ def place_of(file: DicomFile, position: Tags, orientation: Tags, measures: Tags)
 
 def rescale_of(file: DicomFile, tags: Tags) -> tuple[float, float] | None:
     """(slope, intercept) of the modality's unit (DICOM PS3.3, section C.11.1)."""
+    _check_no_table(file, tags)
     slope, intercept = tags.number("RescaleSlope"), tags.number("RescaleIntercept")
     if slope is None and intercept is None:
         return None
@@ -239,5 +256,5 @@ def rescale_of(file: DicomFile, tags: Tags) -> tuple[float, float] | None:
     return 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
 
 
-def _key(number: int | None) -> tuple[int, ...] | None:
-    return None if number is None else (number,)
+def _key(number: float | None) -> tuple[int, ...] | None:
+    return (int(number),) if number is not None and number == int(number) else None

@@ -62,7 +62,7 @@ def _frame(file: DicomFile, index: int, groups: Sequence[Tags]) -> Frame:
         file=file,
         index=index,
         place=place_of(file, position, orientation, measures),
-        thickness=measures.number("SliceThickness"),
+        thickness=measures.hint("SliceThickness"),
         rescale=rescale_of(file, transformation) if transformation else None,
         times=(
             _whole(content, "TemporalPositionIndex"),

@@ -25,7 +25,7 @@ from pydicom.uid import (
 from consumer.errors import GroundwireError, Refused, Transient
 from handlers.formats.dicom_codestream import Coded, decode, frames_of, missing
 from handlers.formats.dicom_files import UNDEFINED, DicomFile
-from handlers.formats.dicom_image import Frame, Stored
+from handlers.formats.dicom_image import DicomImage, Frame, Stored
 from handlers.formats.dicom_tags import shown
 
 NATIVE = {
@@ -45,20 +45,20 @@ class Pixels:
     ranges: NDArray[np.int64]
 
 
-def read_pixels(
-    frames: Sequence[Frame], counts: dict[DicomFile, int], size: tuple[int, int], stored: Stored
-) -> Pixels:
-    """The frames' pixels in the order given; ``counts`` is how many frames each file has.
+def read_pixels(frames: Sequence[Frame], images: dict[DicomFile, DicomImage]) -> Pixels:
+    """The frames' pixels in the order given; the images are of one size, of as many bits and
+    signed alike. How many of the bits are stored, each tells for itself.
 
     Raises ``Refused`` (``truncated-pixels``, ``undecodable-pixels``,
     ``unsupported-transfer-syntax``), ``Transient`` when a file cannot be read.
     """
-    columns, rows = size
-    array = np.empty((len(frames), rows, columns), _dtype(stored))
+    first = images[frames[0].file]
+    columns, rows = first.size
+    array = np.empty((len(frames), rows, columns), _dtype(first.stored))
     ranges = np.empty((len(frames), 2), np.int64)
     numbered = enumerate(frames)
     for file, group in groupby(numbered, key=lambda pair: pair[1].file):
-        _fill(array, ranges, list(group), file, counts[file], stored)
+        _fill(array, ranges, list(group), images[file])
     return Pixels(array, ranges)
 
 
@@ -70,11 +70,10 @@ def _fill(
     array: NDArray[Any],
     ranges: NDArray[np.int64],
     group: list[tuple[int, Frame]],
-    file: DicomFile,
-    count: int,
-    stored: Stored,
+    image: DicomImage,
 ) -> None:
     """Frames that follow one another in the volume and lie in one file."""
+    file, count, stored = image.file, len(image.frames), image.stored
     frame_bytes = array[0].nbytes
     native = file.syntax in NATIVE
     begins = file.pixels_at or 0
@@ -86,7 +85,6 @@ def _fill(
             for number, frame in group:
                 target = array[number]
                 if coded is None:
-                    body.seek(begins + frame.index * frame_bytes)
                     _read_native(body, frame, target)
                 else:
                     _decode(coded, frame, target, stored)
@@ -116,11 +114,28 @@ def _check_length(body: BinaryIO, file: DicomFile, count: int, frame_bytes: int)
 
 def _read_native(body: BinaryIO, frame: Frame, target: NDArray[Any]) -> None:
     view = target.data.cast("B")
-    read = body.readinto(view)  # type: ignore[attr-defined]  # files and BytesIO have it
+    begins = (frame.file.pixels_at or 0) + frame.index * len(view)
+    big = not frame.file.little_endian
+    if big and frame.file.words and target.itemsize == 1:
+        read = _read_words(body, begins, begins - (frame.file.pixels_at or 0), view)
+    else:
+        body.seek(begins)
+        read = body.readinto(view)  # type: ignore[attr-defined]  # files and BytesIO have it
     if read != len(view):
         raise Refused("truncated-pixels", f"{frame.name}: {read} of {len(view)} bytes")
-    if not frame.file.little_endian:
+    if big:
         target.byteswap(inplace=True)
+
+
+def _read_words(body: BinaryIO, begins: int, before: int, view: memoryview) -> int:
+    """Pixels of 8 bits, two to a big endian word, the first in its lower byte (PS3.5, annex D);
+    ``before`` bytes of them lie ahead. How many were read."""
+    odd = before % 2
+    body.seek(begins - odd)
+    data = np.frombuffer(body.read((len(view) + odd + 1) // 2 * 2), np.uint8)
+    pixels = data[: data.size // 2 * 2].reshape(-1, 2)[:, ::-1].ravel()[odd : odd + len(view)]
+    view[: pixels.size] = pixels.tobytes()
+    return int(pixels.size)
 
 
 def _decode(coded: Coded, frame: Frame, target: NDArray[Any], stored: Stored) -> None:

@@ -59,6 +59,13 @@ class Tags:
             raise self.bad(keyword, f"{len(values)} values, not one")
         return None if values is None else values[0]
 
+    def hint(self, keyword: str) -> float | None:
+        """A number that only some series need: None also for what is no single one."""
+        try:
+            return self.number(keyword)
+        except Refused:
+            return None
+
     def numbers(self, keyword: str, count: int | None = None) -> tuple[float, ...] | None:
         """Finite numbers; ``count`` of them, where that is said."""
         raw = self._raw(keyword)

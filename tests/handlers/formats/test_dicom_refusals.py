@@ -83,7 +83,10 @@ def twice(index: int) -> Spoil:
 
 
 def all_twice(datasets: list[Dataset]) -> None:
-    datasets += copy.deepcopy(datasets)
+    again = copy.deepcopy(datasets)
+    for dataset in again:
+        dataset.SOPInstanceUID = generate_uid()
+    datasets += again
 
 
 def all_twice_at_one_time(datasets: list[Dataset]) -> None:
@@ -254,13 +257,13 @@ def test_what_is_no_even_volume_is_refused_with_file_and_measure(what: str, tmp_
 def test_a_number_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
     files = write(series(SCAN), tmp_path)
     data = files[1][1].read_bytes()
-    at = data.index(b"\x18\x00\x50\x00DS")  # SliceThickness
+    at = data.index(b"\x28\x00\x53\x10DS")  # RescaleSlope
     old = data[at : at + 8 + data[at + 6]]
     value = text.encode() + b" " * (len(text) % 2)
     files[1][1].write_bytes(data.replace(old, old[:6] + bytes([len(value), 0]) + value))
     error = refusal(files)
     assert error.reason == "bad-tag"
-    assert error.message.startswith("001.dcm: SliceThickness")
+    assert error.message.startswith("001.dcm: RescaleSlope")
 
 
 def test_a_drift_that_is_small_from_slice_to_slice_is_refused_when_it_adds_up(
@@ -356,7 +359,8 @@ def test_times_that_not_every_place_has_are_refused(tmp_path: Path) -> None:
 
 
 def test_several_multi_frame_files_are_no_volume(tmp_path: Path) -> None:
-    assert refusal(write([enhanced(SCAN)] * 2, tmp_path)).reason == "several-multi-frame"
+    images = [enhanced(SCAN), enhanced(SCAN)]
+    assert refusal(write(images, tmp_path)).reason == "several-multi-frame"
 
 
 def test_no_file_is_no_series() -> None:
