@@ -17,7 +17,7 @@ from pathlib import Path
 
 from consumer.errors import Transient
 
-PREFIX = "groundwire-"
+PREFIX = "groundwire-scratch-"
 _LOCK, _FILES = "lock", "files"
 
 

@@ -66,13 +66,13 @@ def test_our_own_folders_are_in_use(folder: Path) -> None:
 
 
 def test_what_is_not_a_folder_of_ours_stays(folder: Path) -> None:
-    (folder / "groundwire-notes").mkdir()
+    (folder / "groundwire-scratch-notes").mkdir()
     outside = folder / "outside"
     outside.mkdir()
     (outside / "lock").write_bytes(b"")
-    os.symlink(outside, folder / "groundwire-link")
+    os.symlink(outside, folder / "groundwire-scratch-link")
     assert remove_orphans() == 0
-    assert (folder / "groundwire-notes").is_dir()
+    assert (folder / "groundwire-scratch-notes").is_dir()
     assert (outside / "lock").exists()
 
 
