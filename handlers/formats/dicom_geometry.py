@@ -244,7 +244,8 @@ def _check_straight(
     rise = float(pitch @ normal)
     drift = float(np.linalg.norm(pitch - rise * normal)) / rise
     total = drift * rise * (len(frames) - 1)
-    if drift > MAX_DRIFT or total > min(frames[0].place.spacing) / 2:
+    half_pixel = min(frames[0].place.spacing) / 2
+    if drift > MAX_DRIFT or total > half_pixel:
         angle = np.degrees(np.arctan(drift))
         measure = f"{drift:.2%} of the pitch ({angle:.2f} degrees), {total:.4g} mm in all"
         what = f"slices lean by {measure}: tilt or shear"
@@ -253,7 +254,7 @@ def _check_straight(
     along = np.abs(off @ normal) / rise
     beside = np.linalg.norm(off - np.outer(off @ normal, normal), axis=1) / rise
     for kind, measure, limit in (
-        ("tilted", beside, tolerance),
+        ("tilted", beside, min(tolerance, half_pixel / rise)),
         ("unequal-spacing", along, MAX_OFF_PLACE),
     ):
         worst = int(np.argmax(measure))

@@ -206,3 +206,17 @@ def test_a_single_slice_of_two_thicknesses_has_no_pitch(tmp_path: Path) -> None:
     with pytest.raises(Refused) as caught:
         read_series(write(datasets, tmp_path))
     assert caught.value.reason == "missing-geometry"
+
+
+def test_a_slice_may_lie_no_half_pixel_beside_its_place_however_wide_the_gaps(
+    tmp_path: Path,
+) -> None:
+    scan = Scan(pitch=10.0, between_columns=0.25, between_rows=0.25)
+    datasets = series(scan)
+    x, y, z = scan.position(2)
+    datasets[2].ImagePositionPatient = [x + 0.12, y, z]
+    assert voxels(write(datasets, tmp_path / "near")).shape == (40, 34, 6)
+    datasets[2].ImagePositionPatient = [x + 0.13, y, z]
+    error = refusal(write(datasets, tmp_path / "off"))
+    assert error.reason == "tilted"
+    assert error.message == "002.dcm: 0.13 mm beside its place in an even row"
