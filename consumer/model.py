@@ -269,12 +269,15 @@ class FileRef(_Value, frozen=True):
 
 class LabelCount(_Value, frozen=True):
     """A voxel value, its category, and how many voxels have it; ``feature`` is the platform's id
-    of the object, where the value is that object's alone or shared by objects of one class."""
+    of the object, where the value is that object's alone or shared by objects of one class.
+    ``overlaps`` are further values whose voxels the object also occupies: those of a value that
+    is of no category itself are shared by objects."""
 
     value: int
     voxels: int
     category: str | None = None
     feature: str | None = None
+    overlaps: tuple[int, ...] = ()
 
 
 class ViewConvention(_Value, frozen=True, omit_defaults=False):

@@ -5,6 +5,7 @@ What cannot be made rightly is not made; a `Refusal` says so, and the mask is ke
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -105,15 +106,14 @@ def write_masks(
         if "png" in wanted:
             with refusing("png", unit, made):
                 made.files += list(_pictures(unit, drawn))
-    if {"seg", "rtstruct"}.isdisjoint(wanted):
-        return
-    drawn = whole()
+    whole = functools.cache(whole)
     for what, suffix, write in (
         ("seg", ".seg.dcm", _write_seg),
         ("rtstruct", ".rtstruct.dcm", _write_rtstruct),
     ):
         if what in wanted:
             with refusing(what, unit, made):
+                drawn = whole()
                 data = write(drawn, _source(drawn, around), around)
                 made.files.append(_mask_file(unit, suffix, data, drawn))
 

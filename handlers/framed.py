@@ -73,6 +73,9 @@ def _whole(where: Grid | Sequence[int], read: Read, unit: Unit, around: Around) 
     """All objects in one map, for formats that hold no masks apart."""
     rules = msgspec.structs.replace(around.rules, masks="instance")
     (laid,) = frames.volumes(unit.series, read, where, rules)
+    if laid.overlaps:
+        said = f"{laid.overlaps} voxels are of several objects, and would be only one's"
+        raise Refused("masks-overlap", said)
     return Drawn(laid.label_map, laid.labels)
 
 

@@ -8,7 +8,6 @@ from consumer.model import (
     Exported,
     ExportRules,
     FileRef,
-    LabelCount,
     Manifest,
     Mask,
     TaskSnapshot,
@@ -111,10 +110,8 @@ def _renamed_categories(file: FileRef, unit: Unit, rules: ExportRules) -> FileRe
         return file
     names = {segment.value: segment.category for segment in unit.series.segments}
     counts = tuple(
-        LabelCount(
-            value=count.value,
-            voxels=count.voxels,
-            category=names.get(file.instance or count.value, count.category),
+        msgspec.structs.replace(
+            count, category=names.get(file.instance or count.value, count.category)
         )
         for count in file.labels
     )

@@ -75,20 +75,45 @@ def check_same_grid(label_map: LabelMap, series: SourceSeries) -> None:
 
 
 def drawn_segments(label_map: LabelMap, segments: Sequence[LabelCount]) -> tuple[LabelCount, ...]:
-    """The segments that occur, ascending, with their true voxel counts.
+    """The segments that occur, ascending, with their true voxel counts; a value by which segments
+    overlap is none itself, and its voxels are of each of them.
 
     Raises ``Refused`` (``mask-unknown-label``) for voxels that no segment names.
     """
-    named = {segment.value: segment for segment in segments}
+    shared = {value for segment in segments for value in segment.overlaps}
+    named = {
+        segment.value: segment
+        for segment in segments
+        if segment.value not in shared or segment.category or segment.feature
+    }
     counts = count_labels(label_map, ())
-    unknown = [count for count in counts if count.value not in named]
+    unknown = [count for count in counts if count.value not in {*named, *shared}]
     if unknown:
         first = unknown[0]
         raise Refused(
             "mask-unknown-label",
             f"{len(unknown)} values are no segment's, first {first.value} ({first.voxels} voxels)",
         )
-    return tuple(msgspec.structs.replace(named[c.value], voxels=c.voxels) for c in counts)
+    voxels = {count.value: count.voxels for count in counts}
+    drawn = (
+        msgspec.structs.replace(one, voxels=sum(voxels.get(value, 0) for value in values_of(one)))
+        for _, one in sorted(named.items())
+    )
+    return tuple(one for one in drawn if one.voxels)
+
+
+def values_of(segment: LabelCount) -> list[int]:
+    """The voxel values that are the segment's, ascending."""
+    return sorted({segment.value, *segment.overlaps} - {0})
+
+
+def mask_of(plane: NDArray[Any], segment: LabelCount) -> NDArray[np.bool_]:
+    """Where in a slice the segment is."""
+    values = values_of(segment)
+    mask: NDArray[np.bool_] = plane == values[0]
+    for value in values[1:]:
+        mask |= plane == value
+    return mask
 
 
 def values_in(plane: NDArray[Any]) -> list[int]:

@@ -87,13 +87,21 @@ def grid(dimensions: Sequence[int]) -> tuple[int, int, int]:
 def count_labels(label_map: LabelMap, segments: Sequence[Segment]) -> tuple[LabelCount, ...]:
     """How many voxels each value but 0 has, ascending, with the category of its segment.
 
-    A value by which segments overlap is counted as itself and has no category of its own. Raises
-    ``Permanent`` (``mask-too-many-labels``) beyond 65,536 of them.
+    A value by which segments overlap is counted as itself and has no category of its own; a
+    segment that has no other voxels is told with none. Raises ``Permanent``
+    (``mask-too-many-labels``) beyond 65,536 of them.
     """
-    categories = {segment.value: segment.category for segment in reversed(segments)}
+    known = {segment.value: segment for segment in reversed(segments)}
+    voxels = {value: count for value, count in _voxels_by_value(label_map.array) if value}
+    shared = {one.value: 0 for one in segments if not voxels.keys().isdisjoint(one.overlaps)}
     return tuple(
-        LabelCount(value=value, voxels=voxels, category=categories.get(value))
-        for value, voxels in _voxels_by_value(label_map.array)
+        LabelCount(
+            value=value,
+            voxels=count,
+            category=known[value].category if value in known else None,
+            overlaps=known[value].overlaps if value in known else (),
+        )
+        for value, count in sorted({**shared, **voxels}.items())
         if value
     )
 

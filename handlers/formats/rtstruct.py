@@ -25,9 +25,11 @@ from handlers.formats.dicom_source import (
     check_same_grid,
     drawn_segments,
     images_of,
+    mask_of,
     reference,
     slices_of,
     values_in,
+    values_of,
 )
 from handlers.formats.label_map import LabelMap
 from handlers.formats.segment_names import segment_colour, segment_names
@@ -68,7 +70,7 @@ def write_rtstruct(
     slices = slices_of(series)
     contours: dict[int, Contours] = {segment.value: [] for segment in drawn}
     points = polygons = 0
-    for value, contour in _contours(label_map, list(contours), slices):
+    for value, contour in _contours(label_map, drawn, slices):
         contours[value].append(contour)
         points, polygons = points + len(contour[1]), polygons + 1
         if points > max_points or polygons > max_contours:
@@ -91,16 +93,16 @@ def write_rtstruct(
 
 
 def _contours(
-    label_map: LabelMap, values: Sequence[int], slices: Sequence[Slice]
+    label_map: LabelMap, drawn: Sequence[LabelCount], slices: Sequence[Slice]
 ) -> Iterator[tuple[int, Contour]]:
-    """The contours of each value, slice by slice."""
+    """The contours of each segment, by its value, slice by slice."""
     for k, image in enumerate(slices):
         plane = label_map.array[:, :, k].T
         present = set(values_in(plane))
-        for value in values:
-            if value in present:
-                for polygon in trace(plane == value):
-                    yield value, (k, image.patient(polygon))
+        for segment in drawn:
+            if not present.isdisjoint(values_of(segment)):
+                for polygon in trace(mask_of(plane, segment)):
+                    yield segment.value, (k, image.patient(polygon))
 
 
 def _header(source: Dataset, frame_of_reference: str) -> Dataset:

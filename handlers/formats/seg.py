@@ -29,6 +29,7 @@ from handlers.formats.dicom_source import (
     check_same_grid,
     drawn_segments,
     images_of,
+    mask_of,
     reference,
     slices_of,
     values_in,
@@ -61,7 +62,8 @@ def write_seg(
     max_bytes: int = MAX_BYTES,
 ) -> bytes:
     """The file: the same bytes for the same input. One BINARY segment a value, without its empty
-    slices; or, if ``labelmap``, one LABELMAP frame a slice, compressed by RLE.
+    slices, where segments may overlap; or, if ``labelmap``, one LABELMAP frame a slice,
+    compressed by RLE.
 
     A segment's number is its voxel value where the values are 1, 2, ... n (in a LABELMAP: always);
     else numbers count from 1 in the order of values. Its description tells the value, its label is
@@ -72,7 +74,7 @@ def write_seg(
     Raises ``Refused``: ``mask-off-grid``, ``no-frame-of-reference``, ``series-off-grid``,
     ``series-unidentified`` and ``mask-unknown-label`` by `dicom_source`; ``seg-empty``;
     ``seg-too-large``, ``seg-too-many-segments`` and ``seg-too-small`` beyond the limits;
-    ``seg-not-possible`` by highdicom.
+    ``seg-overlaps`` where a LABELMAP cannot tell them; ``seg-not-possible`` by highdicom.
     """
     check_same_grid(label_map, series)
     drawn = drawn_segments(label_map, segments)
@@ -80,7 +82,13 @@ def write_seg(
         raise Refused("seg-empty", "no voxel is labelled, and a SEG has at least one segment")
     numbers = _numbers([segment.value for segment in drawn], labelmap)
     slices = slices_of(series)
-    pixels = _pixels(label_map, [segment.value for segment in drawn], numbers)
+    if any(segment.overlaps for segment in drawn):
+        if labelmap:
+            said = "segments overlap, and a LABELMAP has one for each voxel"
+            raise Refused("seg-overlaps", said)
+        pixels = _planes(label_map, drawn, max_bytes)
+    else:
+        pixels = _pixels(label_map, [segment.value for segment in drawn], numbers)
     _check_size(pixels, len(drawn), max_bytes, labelmap=labelmap)
     described = _descriptions(drawn, numbers, slices[0].image)
     seg = _segmentation(slices, series, pixels, described, labelmap=labelmap)
@@ -143,14 +151,30 @@ def _pixels(label_map: LabelMap, values: Sequence[int], numbers: Sequence[int]) 
     return renumbered
 
 
+def _planes(label_map: LabelMap, drawn: Sequence[LabelCount], max_bytes: int) -> Pixels:
+    """(slice, row, column, segment) of 0 and 1, for segments that overlap."""
+    array = label_map.array.transpose(2, 1, 0)
+    size = array.size * len(drawn)
+    if size > max_bytes:
+        said = f"{len(drawn)} segments that overlap take {size} bytes, {max_bytes} are the most"
+        raise Refused("seg-too-large", said)
+    planes = np.zeros((*array.shape, len(drawn)), np.uint8)
+    for k, plane in enumerate(array):
+        for number, segment in enumerate(drawn):
+            planes[k, :, :, number] = mask_of(plane, segment)
+    return planes
+
+
 def _check_size(pixels: Pixels, segments: int, max_bytes: int, *, labelmap: bool) -> None:
     """Raises ``Refused`` if the pixels are more than ``max_bytes`` before compression, or slices so
     small that highdicom packs their bits wrongly."""
-    frames, rows, columns = pixels.shape
+    frames, rows, columns = pixels.shape[:3]
     if rows * columns < MIN_PIXELS and not labelmap:
         raise Refused("seg-too-small", f"slices of {columns} x {rows}, {MIN_PIXELS} are the least")
     if labelmap:
         size = pixels.nbytes
+    elif pixels.ndim == 4:
+        size = int(pixels.any(axis=(1, 2)).sum()) * rows * columns // 8
     else:
         drawn = sum(len(values_in(plane)) for plane in pixels)
         size = drawn * rows * columns // 8
