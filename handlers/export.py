@@ -9,6 +9,7 @@ swap and the put loses nothing.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import defaultdict
 from collections.abc import (
     AsyncIterator,
@@ -256,28 +257,59 @@ async def _move(
         confirmation = Confirmation(ports.clock(), rules.deletion_confirmed_after_s)
         _confirm_current(works, old, answer, confirmation)
         wanted = rules.wants(answer.stage, ground_truth=answer.ground_truth)
+        shown = functools.partial(_shown, old, answer, caused_by, ports)
         written = None
         if wanted and pointers.is_annotated(answer):
-            written = await revisions.write_revision(answer, old, recipe, ports)
-        new = pointers.next_pointer(
-            old,
-            answer,
-            project_key=project,
-            recipe=recipe,
-            images=pointers.images_version(answer, rules),
-            paths=rules.paths,
-            refused=written.refused if written else (),
-            drawn={one.id: pointers.drawn_version(one, rules) for one in answer.labels},
-            revision=written.revision if written else None,
-            manifest_key=written.manifest_key if written else None,
-            new_files=written.new_files if written else False,
-            caused_by=caused_by,
-        )
+            try:
+                written = await revisions.write_revision(answer, old, recipe, ports)
+            except (Transient, Permanent) as error:
+                if not error.reason.startswith("store-"):  # what the lake refuses waits for it
+                    await _retract(found, shown(None), ports)
+                raise
+        new = shown(written)
     if new is None:
         return None
     pointer_key = layout.pointer_key(project, key.task)
     await ports.store.swap(pointer_key, canonical(new), if_match=found.etag)
     return new.outcome
+
+
+def _shown(
+    old: Pointer | None,
+    answer: TaskSnapshot,
+    caused_by: Sequence[str],
+    ports: Ports,
+    written: revisions.Written | None,
+) -> Pointer | None:
+    """The pointer that shows the answer, with what was written of it."""
+    rules = ports.rules[answer.source]
+    return pointers.next_pointer(
+        old,
+        answer,
+        project_key=ports.project_key(answer.key),
+        recipe=pointers.recipe_of(rules),
+        images=pointers.images_version(answer, rules),
+        paths=rules.paths,
+        refused=written.refused if written else (),
+        drawn={one.id: pointers.drawn_version(one, rules) for one in answer.labels},
+        revision=written.revision if written else None,
+        manifest_key=written.manifest_key if written else None,
+        new_files=written.new_files if written else False,
+        caused_by=caused_by,
+    )
+
+
+async def _retract(found: Found, new: Pointer | None, ports: Ports) -> None:
+    """A task that left the ground truth leaves it at once, though its files cannot be made now:
+    its pointer then names none until they are."""
+    if new is None or new.ground_truth or not (found.pointer and found.pointer.ground_truth):
+        return
+    key = layout.pointer_key(new.outcome.move.project_key, new.task)
+    try:
+        await ports.store.swap(key, canonical(new), if_match=found.etag)
+    except Conflict:
+        return  # somebody else has moved it meanwhile
+    await ports.queue.put([new.outcome])
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from handlers.threads import converted
 
 VOLUME = "volume"  # what a `Refusal` is about
 NOT_DICOM = "images-not-dicom"
+_BESIDE = (".txt", ".md", ".json", ".xml", ".csv", ".html", ".pdf", ".log", ".md5", ".db")
 _NOT_DICOM = (".nii", ".nii.gz", ".png", ".jpg", ".jpeg", ".bmp", ".mp4", ".avi")
 
 
@@ -154,16 +155,23 @@ def _read(saved: list[SavedImage], rules: ExportRules) -> DicomSeries | Refused:
     found = [image for image in saved if is_dicom(image.path)]
     if not found:
         return Refused(NOT_DICOM, f"none of {len(saved)} images is a DICOM file")
+    # A damaged slice must not be left aside: at the end of a series nothing would miss it.
+    among = [one for one in saved if one in found or not _is_beside(one.name)]
     if rules.paths == "id":
-        named = [(f"image {number}", one.path) for number, one in enumerate(found, start=1)]
+        named = [(f"image {number}", one.path) for number, one in enumerate(among, start=1)]
     else:
-        named = [(one.name, one.path) for one in found]
+        named = [(one.name, one.path) for one in among]
     try:
         return read_series(named, pitch_tolerance=rules.pitch_tolerance)
     except Refused as refused:
         return refused
     except Permanent as error:
         return Refused(error.reason, error.message)
+
+
+def _is_beside(name: str) -> bool:
+    """Whether its name says that it is no image, but what archives hold beside them."""
+    return name.startswith(".") or name.casefold().endswith(_BESIDE)
 
 
 def _not_dicom(series: Series) -> Refused:

@@ -124,7 +124,8 @@ class LakeCheck:
         if move.sequence < logged:
             return f"it is at move {move.sequence}, entry {index} of the log at {logged}"
         fields = msgspec.json.decode(encode(move))  # as entries come out of their JSON
-        wrong = [name for name in fields if entry.get(name) != fields[name]]
+        # An entry of before there was a field lacks it; then the field must say nothing.
+        wrong = [n for n in fields if (entry[n] != fields[n] if n in entry else fields[n])]
         if entry.get("id") != f"lake:{pointer.outcome.id}":
             wrong.append("id")
         return f"entry {index} of the log differs in {', '.join(wrong)}" if wrong else None

@@ -54,6 +54,38 @@ TRUTH: dict[str, Any] = {
 }
 
 
+@pytest.mark.parametrize("error", [Transient("download-missing"), Permanent("mask-not-nifti")])
+async def test_a_task_sent_back_leaves_the_ground_truth_though_its_new_masks_cannot_be_had(
+    error: Transient | Permanent,
+) -> None:
+    house = House()
+    await house.see(**TRUTH)
+    house.platform.masks["mask-2"] = error
+    drawn = nifti_label(version="v2", reference="mask-2", updated_at="2026-01-03T00:00:00.000000Z")
+    assert await house.see(labels=(drawn,), stage="Review_1") is error
+    pointer = await house.pointer()
+    assert (pointer.ground_truth, pointer.change, pointer.revision) == (
+        False,
+        Change.RETRACTED,
+        None,
+    )
+    assert pointer.outcome in house.queue.messages("audit")
+    house.platform.masks["mask-2"] = label_map_bytes(2)
+    await house.handle(event())
+    pointer = await house.pointer()
+    assert (pointer.change, pointer.sequence) == (Change.EXPORTED, 3)
+    assert (await house.manifest()).files[-1].labels[0].value == 2
+
+
+async def test_a_task_that_never_was_ground_truth_waits_for_its_masks() -> None:
+    house = House()
+    await house.see(**LABELLED)
+    house.platform.masks["mask-2"] = Transient("download-missing")
+    drawn = nifti_label(version="v2", reference="mask-2", updated_at="2026-01-03T00:00:00.000000Z")
+    await house.see(labels=(drawn,), stage="Label")
+    assert (await house.pointer()).sequence == 1
+
+
 async def test_a_task_nobody_annotated_has_a_pointer_but_no_revision() -> None:
     house = House()
     await house.see()

@@ -155,6 +155,26 @@ async def test_a_series_that_cannot_be_placed_keeps_its_masks_in_voxel_space() -
     assert "mm" in refusal.message
 
 
+@pytest.mark.parametrize("damaged", [b"", b"\0" * 4000, b"<html>not found</html>"])
+async def test_a_damaged_slice_at_the_end_is_not_left_aside(damaged: bytes) -> None:
+    house = a_house()
+    files = house.platform.images["ct"]
+    assert isinstance(files, list)
+    house.platform.images["ct"] = [*files[:-1], ("last.dcm", damaged)]
+    await house.see(**framed(house))
+    (refusal,) = (await house.manifest()).refused
+    assert "last.dcm" in refusal.message
+
+
+async def test_what_archives_hold_beside_images_is_left_aside() -> None:
+    house = a_house()
+    files = house.platform.images["ct"]
+    assert isinstance(files, list)
+    house.platform.images["ct"] = [("README.txt", b"hello"), (".DS_Store", b"x"), *files]
+    await house.see(**framed(house))
+    assert (await house.manifest()).refused == ()
+
+
 async def test_frames_without_images_are_kept_as_pictures_and_it_is_said() -> None:
     house = a_house()
     house.platform.images["ct"] = Refused("images-unreachable", "gs:// is not fetched")
