@@ -2,6 +2,7 @@
 # rabbitmq-server and plastimatch, and installs them when it may.
 
 PYTHON ?= python3
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -12,7 +13,7 @@ demo: install
 	$(BIN)/groundwire demo $(ARGS)
 
 test: install system
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 # The vendors' own SDKs, unmodified, against the simulated platforms; installs them first (1 GB).
 vendor: install
