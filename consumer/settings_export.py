@@ -35,7 +35,7 @@ class ExportSection(Section):
     )
     with_files: bool = Field(default=False, description="copy the tasks' images into the lake")
     dicom_to_nifti: bool = Field(
-        default=False, description="with DICOM images as one NIfTI volume per series"
+        default=False, description="each DICOM series as one NIfTI volume in the lake"
     )
     labelmap_seg: bool = Field(
         default=False, description="DICOM SEG as LABELMAP: smaller, but not every reader knows it"

@@ -46,7 +46,7 @@ async def image_files(
     lake = _Lake(images, snapshot, ports)
     try:
         if rules.with_files:
-            copies = [file for file in had if file.path != volume]
+            copies = [file for file in had if file.path.startswith(f"{FOLDER}{name}/")]
             parts.files += copies or await lake.copies(name, rules)
         if rules.dicom_to_nifti and images.are_dicom and not misfit:
             converted_before = [file for file in had if file.path == volume]

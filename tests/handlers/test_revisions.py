@@ -391,6 +391,20 @@ async def test_images_are_copied_as_they_are() -> None:
         assert file.label is None
 
 
+async def test_images_go_by_the_name_that_their_series_has_today() -> None:
+    house = a_house(with_files=True, dicom_to_nifti=True)
+    house.platform.images["other"] = [("a.txt", b"no image")]
+    (ours,) = drawn(house)["labels"][0].series
+    for name in ("ct", "pet"):  # the second series is ct_1, then ct
+        other = Series(name=name, images=(Image(reference="other", name="a.png"),))
+        label = Label(id="label-1", version="v1", updated_at=NOON, series=(other, ours))
+        await house.see(labels=(label,), document=drawn(house)["document"])
+    files = await files_of(house)
+    assert {path.split("/")[1] for path in files if path.startswith("images/")} == {
+        "ct", "ct.nii.gz", "pet",
+    }  # fmt: skip
+
+
 async def test_images_of_other_formats_are_copied_and_not_converted() -> None:
     house = a_house(with_files=True, dicom_to_nifti=True)
     house.platform.images["ct"] = [("t1.nii.gz", b"a volume")]
