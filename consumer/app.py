@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 from consumer import check
 from consumer.admin import Admin
@@ -25,14 +26,17 @@ from consumer.app_adapters import (
     public_key,
     read_signer,
 )
+from consumer.app_follow import chosen, followings
 from consumer.check import Checked
 from consumer.dispatch import Dispatcher
 from consumer.errors import Permanent, Transient
+from consumer.follow import Following
 from consumer.gather import Gatherer
 from consumer.listener import Listener
 from consumer.log.log import TileLog
+from consumer.log.tail import LogTail
 from consumer.model import Record
-from consumer.ports import Ports
+from consumer.ports import Log, Ports
 from consumer.receive import Limits, Receiver
 from consumer.retry import Policy, backoff_s
 from consumer.serve import Loop, Process, pause
@@ -46,6 +50,7 @@ __all__ = [
     "LANES",
     "FullQueue",
     "checks",
+    "chosen",
     "make_queue",
     "make_store",
     "now",
@@ -63,28 +68,40 @@ async def serve(
     command: str,
     hooks: bool,
     lanes: Sequence[str],
+    followers: Sequence[str] = (),
     announce: Announce = lambda _what, _where: None,
     stop: asyncio.Event | None = None,
 ) -> None:
     """Runs one long-running command until it is stopped: the receiver (``hooks``), the named
-    lanes, or both. Raises `ConfigurationError` and ``serve.Failed``."""
+    lanes, the named followers. Raises `ConfigurationError` and ``serve.Failed``."""
     _needs(settings, hooks=hooks, lanes=lanes)
     metrics = Metrics(settings.sources, version=our_version())
     queue, store = make_queue(settings), make_store(settings)
     closing: list[Close] = []
     platforms = make_platforms(settings, closing)
     log = await make_log(settings, store) if "audit" in lanes else None
+    tail = LogTail(store, poll_s=settings.follow.poll_s)
     if log is not None:
         closing.append(log.close)
     ports = Ports(
         platforms={name: Timed(platform, metrics) for name, platform in platforms.items()},
         queue=queue,
         store=store,
-        log=log or Unlogged(),
+        log=_Woken(log, tail) if log else Unlogged(),
         rules=settings.rules(),
         project_key=project_key,
         clock=now,
         email_key=settings.email_key,
+        kinds={name: source.platform for name, source in settings.sources.items()},
+    )
+    following = followings(
+        settings,
+        followers,
+        store=store,
+        queue=queue,
+        log=tail,
+        metrics=metrics,
+        closing=closing,
     )
     process = Process(
         queue=queue,
@@ -93,15 +110,30 @@ async def serve(
         announce=announce,
         stop=stop or asyncio.Event(),
         closing=closing,
-        lanes={name: _loop(name, settings, ports, metrics, log) for name in lanes},
+        lanes={
+            **{name: _loop(name, settings, ports, metrics, log) for name in lanes},
+            **{f"follow {name}": one.run for name, one in following.items()},
+        },
     )
     if hooks:
         process.hooks = (_hook_listener(settings, ports, metrics), settings.http.listen)
     process.admin = (
-        _admin_listener(settings, process, metrics, lanes, log),
+        _admin_listener(settings, process, metrics, lanes, log, following),
         settings.admin.listen,
     )
     await process.run()
+
+
+class _Woken:
+    """The log, whose readers in this process learn at once that it has grown."""
+
+    def __init__(self, log: Log, tail: LogTail) -> None:
+        self._log, self._tail = log, tail
+
+    async def append(self, entries: Sequence[Mapping[str, Any]]) -> int:
+        size = await self._log.append(entries)
+        self._tail.wake()
+        return size
 
 
 def _needs(settings: Settings, *, hooks: bool, lanes: Sequence[str]) -> None:
@@ -141,6 +173,7 @@ def _admin_listener(
     metrics: Metrics,
     lanes: Sequence[str],
     log: TileLog | None,
+    following: Mapping[str, Following],
 ) -> Listener:
     def working(lane: str) -> Callable[[], Awaitable[None]]:
         return lambda: process.check_lane(lane)
@@ -150,7 +183,12 @@ def _admin_listener(
         metrics,
         process.queue,
         LANES,
-        checks={"queue": process.check_queue, **{f"lane {lane}": working(lane) for lane in lanes}},
+        checks={
+            "queue": process.check_queue,
+            **{f"lane {lane}": working(lane) for lane in lanes},
+            # A receiver is ready when its 2xx can be kept, whatever follows the log.
+            **({f"follow {n}": f.check for n, f in following.items()} if not lanes else {}),
+        },
         log=_log_size(log) if log else None,
         token=token.reveal() if token else None,
     )

@@ -62,13 +62,13 @@ def before(
 
 @app.command()
 def run(config: ConfigOption = None) -> None:
-    """Everything in one process: receives webhooks, exports tasks, writes the log. The default for
-    one machine; needs no server besides.
+    """Everything in one process: receives webhooks, exports tasks, writes the log, and keeps up to
+    date what follows it. The default for one machine; needs no server besides.
 
     Example: `groundwire run -c groundwire.toml`, then point the platform's webhook at
     `https://your.host/hooks/NAME`.
     """
-    _serve(config, "run", hooks=True, lanes=["export", "audit"])
+    _serve(config, "run", hooks=True, lanes=["export", "audit"], follow=True)
 
 
 @app.command()
@@ -94,6 +94,22 @@ def work(
     if lane not in (None, "export", "audit"):
         end(MISCONFIGURED, f"there is no lane {lane}: the lanes are export and audit")
     _serve(config, "work", hooks=False, lanes=[lane] if lane else ["export", "audit"])
+
+
+@app.command()
+def follow(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="mirror, table, relay or retrain; without it, all that are on."),
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Only keeps up to date what follows the log: mirror, table, relay, retraining. One that was
+    switched on later begins with the log's first entry.
+
+    Example: `groundwire follow table`
+    """
+    _serve(config, "follow", hooks=False, lanes=[], follow=True, follower=name)
 
 
 @app.command()
@@ -162,7 +178,15 @@ app.command()(cli_look.show)
 app.command()(cli_look.calibrate)
 
 
-def _serve(config: Path | None, command: str, *, hooks: bool, lanes: list[str]) -> None:
+def _serve(
+    config: Path | None,
+    command: str,
+    *,
+    hooks: bool,
+    lanes: list[str],
+    follow: bool = False,
+    follower: str | None = None,
+) -> None:
     from consumer import app as house
     from consumer.telemetry import configure_logging, logger
 
@@ -172,7 +196,17 @@ def _serve(config: Path | None, command: str, *, hooks: bool, lanes: list[str]) 
     def announce(what: str, where: Address) -> None:
         logger().info("listening", what=what, address=str(where))
 
-    do(house.serve(found, command=command, hooks=hooks, lanes=lanes, announce=announce))
+    async def serving() -> None:
+        await house.serve(
+            found,
+            command=command,
+            hooks=hooks,
+            lanes=lanes,
+            followers=house.chosen(found, follower) if follow else (),
+            announce=announce,
+        )
+
+    do(serving())
 
 
 if __name__ == "__main__":

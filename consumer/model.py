@@ -350,6 +350,7 @@ class Manifest(_Value, frozen=True, omit_defaults=False):
     taxonomy: str | None  # sha256 of the stored taxonomy
     taxonomy_key: str | None
     files: tuple[FileRef, ...]
+    name: str = ""  # the task's, as its document has it
     empty: tuple[str, ...] = ()  # series in the ground truth without a mask, whose grid is not told
     volumes: tuple[Volume, ...] = ()
     refused: tuple[Refusal, ...] = ()
@@ -376,6 +377,10 @@ class LakeMove(_Value, frozen=True, omit_defaults=False):
     manifest_sha256: str | None
     refused: tuple[str, ...] = ()  # reasons of what could not be made rightly; see the manifest
     pointer_sha256: str = ""  # of the pointer that carries this, by `pointer_sha256`
+    platform: str = ""  # which annotation platform the source is
+    old_ground_truth_label: str | None = None
+    approved_by: str | None = None  # of the ground truth: the platform's id of the person,
+    approved_at: str | None = None  # and when, by the platform's clock
 
 
 class Outcome(_Value, frozen=True, tag="outcome"):

@@ -6,7 +6,7 @@ Everything may be called again after a crash, so every verb says what a repeat d
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -227,6 +227,12 @@ class Store(Protocol):
         """All objects under a prefix that ends in ``/`` (or is empty), each once; in order of their
         keys within a folder, but servers differ in the order of folders and files."""
 
+    async def copy(self, source: str, target: str) -> str | None:
+        """The object under another name, in one step and without its bytes passing through here;
+        whatever was there is replaced. Returns ``version``, as a listing will show it, or None when
+        there is no such source. Only for what is made to be overwritten: copies that the mirror
+        shows."""
+
     async def delete(self, key: str) -> None:
         """Removes the object; one that is not there is fine. Only for what nothing refers to."""
 
@@ -245,6 +251,14 @@ class ImageObjects(Protocol):
 
     async def save(self, url: str, path: Path, max_bytes: int) -> tuple[str, int]:
         """One object into a file, complete, never whole in memory; its SHA-256 and its size."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """An entry at its place in the log."""
+
+    index: int
+    data: dict[str, Any]
 
 
 class Log(Protocol):
@@ -268,6 +282,96 @@ class Ports:
     project_key: Callable[[TaskKey], str]  # the project's name in the lake
     clock: Clock
     email_key: bytes = b""  # with which e-mails are hashed, where rules say so
+    kinds: Mapping[str, str] = field(default_factory=dict)  # which platform each source is
+
+
+class LogReader(Protocol):
+    """The published log, read by its followers; it never shows an entry before it is durable.
+
+    Every verb raises ``Transient`` as the store does, and ``Permanent`` for a damaged log.
+    """
+
+    async def identity(self) -> str:
+        """What tells this log from every other: its origin, and the mark of its first entry, so
+        that a log begun anew under one origin is another. Empty while there is no entry."""
+
+    async def size(self) -> int:
+        """How many entries are published."""
+
+    async def wait(self, beyond: int, timeout_s: float) -> int:
+        """The size as soon as it is over ``beyond``, or after the timeout."""
+
+    async def read(self, start: int, end: int) -> Sequence[LogEntry]:
+        """The entries ``start <= index < end``, as many as are published."""
+
+    async def root(self, size: int) -> str:
+        """The root hash (base64, as in a checkpoint) of the first ``size`` entries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What is new for a follower: the ``entries`` of its kinds with indices in
+    ``start <= index < end``; ``size`` is how long the log was known to be."""
+
+    entries: Sequence[LogEntry]
+    start: int
+    end: int
+    size: int
+
+    @property
+    def caught_up(self) -> bool:
+        return self.end >= self.size
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far a follower's effects are durable: all entries before ``next``. ``state`` is the
+    follower's own, plain JSON."""
+
+    next: int = 0
+    state: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a follower made of a batch. ``wake_s``: it wants to be called again after so many
+    seconds, even if the log does not grow."""
+
+    cursor: Cursor
+    wake_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FollowPorts:
+    """What a follower is made with."""
+
+    store: Store
+    queue: Queue  # for what it has to say in the log: it puts records
+    log: LogReader
+    clock: Clock
+
+
+class Follower(Protocol):
+    """What is kept up to date from the log. The loop owns the cursor: it is stored after ``follow``
+    returned, so whatever was done for a batch may be done again after a crash, and must come out
+    the same. ``cursor.next`` may lag behind what was given (effects that wait to be durable): a
+    restart begins there again.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Which kinds of entries it wants."""
+
+    async def start(self, cursor: Cursor) -> Cursor:
+        """Called with the stored cursor before the first batch, and again after any failure;
+        returns where to begin (its own sink may know better), with nothing assumed of before."""
+
+    async def follow(self, batch: Batch) -> Step:
+        """Takes in one batch; called with an empty one to wake. Raises ``Transient`` and
+        ``Permanent``: then it is started again from the stored cursor."""
 
 
 Result = Outcome | Transient | Permanent | None  # None: done, nothing in the lake changed

@@ -28,6 +28,14 @@ from consumer.settings_export import (
     PrivacySection,
     class_rules,
 )
+from consumer.settings_follow import (
+    ChangesSection,
+    FollowSection,
+    MirrorSection,
+    RelaySection,
+    SnapshotSection,
+    relay_place,
+)
 from consumer.settings_model import (
     SOURCE_KINDS,
     Admin,
@@ -38,6 +46,7 @@ from consumer.settings_model import (
     Source,
     WorkSection,
 )
+from consumer.settings_retrain import PolicySection, secrets_of
 from consumer.settings_values import (
     OWN_FOLDER,
     LakePlace,
@@ -52,6 +61,7 @@ PREFIX = "GROUNDWIRE_"
 DEFAULT_FILE = Path("groundwire.toml")
 MAX_FILE_BYTES = 1 << 20
 
+PolicyName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 SourceName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 
 
@@ -101,6 +111,14 @@ class Settings(Section):
     )
     privacy: PrivacySection = PrivacySection()
     log: LogSection = LogSection()
+    follow: FollowSection = FollowSection()
+    mirror: MirrorSection = MirrorSection()
+    relay: RelaySection = RelaySection()
+    changes: ChangesSection = ChangesSection()
+    snapshots: SnapshotSection = SnapshotSection()
+    retrain: dict[PolicyName, PolicySection] = Field(
+        default={}, description="when training begins by itself, each policy by its name"
+    )
     retry: Retry = Retry()
     work: WorkSection = WorkSection()
 
@@ -127,6 +145,17 @@ class Settings(Section):
     def log_index_file(self) -> Path:
         return Path(self.log.index) if self.log.index else self.data_folder / "log-index.db"
 
+    @property
+    def relay_place(self) -> Place | None:
+        """The broker of the relay."""
+        return relay_place(self.relay, self.queue)
+
+    def followers(self) -> tuple[str, ...]:
+        """The names of those that are switched on."""
+        asked = {"mirror": self.follow.mirror, "table": self.follow.table}
+        asked |= {"relay": self.follow.relay, "retrain": bool(self.retrain)}
+        return tuple(name for name, wanted in asked.items() if wanted)
+
     def rules(self) -> dict[str, ExportRules]:
         """What is exported, by source."""
         return {name: self._rules(source) for name, source in self.sources.items()}
@@ -152,12 +181,22 @@ class Settings(Section):
 
     def secrets(self) -> list[str]:
         """Every secret text there is, so that log lines can be kept free of them."""
-        ours = (self.queue_password, self.admin.token, self.log.key, self.privacy.key)
+        ours = (
+            self.queue_password,
+            self.admin.token,
+            self.log.key,
+            self.privacy.key,
+            self.relay.password,
+            self.snapshots.key,
+        )
         found = [one for one in ours if one]
+        for policy in self.retrain.values():
+            found += secrets_of(policy)
         for source in self.sources.values():
             found += [*source.secrets, source.api_key]
         texts = [one.reveal() for one in found]
-        return [*texts, self.queue.password] if self.queue.password else texts
+        places = (self.queue, self.relay.url)
+        return [*texts, *(place.password for place in places if place and place.password)]
 
     def fingerprint(self) -> str:
         """The hash of the configuration, in which secrets stand by reference only."""

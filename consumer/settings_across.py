@@ -11,6 +11,7 @@ from consumer.signature import MAX_SECRET_TEXT
 
 if TYPE_CHECKING:
     from consumer.settings import Settings
+    from consumer.settings_retrain import PolicySection
 
 
 def across(raw: Mapping[str, Any]) -> list[str]:
@@ -63,7 +64,43 @@ def _shared_projects(sources: Any) -> list[str]:
     return mistakes
 
 
+def _following(settings: Settings) -> list[str]:
+    """What follows the log must be able to."""
+    mistakes = []
+    if settings.follow.relay and settings.relay_place is None:
+        mistakes.append("relay.url: is missing; the queue is a file, and the relay needs a broker")
+    if settings.relay.url is not None and settings.relay.url.scheme == "sqlite":
+        mistakes.append("relay.url: must be a URL that begins with amqp or amqps and a colon")
+    if abs(sum(settings.snapshots.split.values()) - 1.0) > 1e-6:
+        mistakes.append("snapshots.split: the shares must add up to 1")
+    for name, policy in settings.retrain.items():
+        mistakes += _policy(f"retrain.{name}", policy, settings)
+    return mistakes
+
+
+def _policy(key: str, policy: PolicySection, settings: Settings) -> list[str]:
+    """A project that no source takes, or a class that no table knows, never comes: the policy
+    would never fire."""
+    allowed = {project for one in settings.sources.values() for project in one.projects}
+    mistakes = []
+    if "*" in policy.projects and len(policy.projects) > 1:
+        mistakes.append(f'{key}.projects: "*" is every project; leave out the others')
+    if settings.sources and "*" not in allowed:
+        unknown = [one for one in policy.projects if one != "*" and one not in allowed]
+        mistakes += [f"{key}.projects: no source takes the project {one}" for one in unknown]
+    tables = [settings.classes, *(one.classes or {} for one in settings.sources.values())]
+    known = {name for table in tables for name in table}
+    if known:
+        unknown = [one for one in policy.classes if one not in known]
+        mistakes += [f"{key}.classes: {one} is in no [classes]" for one in unknown]
+    return mistakes
+
+
 def places(settings: Settings) -> list[str]:
+    return [*_places(settings), *_following(settings)]
+
+
+def _places(settings: Settings) -> list[str]:
     mistakes = [
         f"sources.{name}.secrets[{number}]: over {MAX_SECRET_TEXT} characters; it never matches"
         for name, source in settings.sources.items()

@@ -57,7 +57,15 @@ def _key(name: str, value: Any, field: FieldInfo) -> Iterator[str]:
     if value is None:
         yield f"# {name} =  # {field.description}"
     else:
-        yield f"{name} = {json.dumps(value)}  # {field.description}"
+        yield f"{name} = {_toml(value)}  # {field.description}"
+
+
+def _toml(value: Any) -> str:
+    """JSON is TOML but for tables."""
+    if isinstance(value, dict):
+        inner = ", ".join(f"{json.dumps(key)} = {_toml(one)}" for key, one in value.items())
+        return f"{{{inner}}}"
+    return json.dumps(value)
 
 
 _EXAMPLES = {

@@ -82,6 +82,19 @@ class Metrics:
         self._fetch = _histogram(registry, "fetch_seconds", "Asking a platform", "source", "ok")
         self._download = _histogram(registry, "download_seconds", "One mask", "source")
         self._bytes = _counter(registry, "download_bytes", "Bytes of masks fetched", "source")
+        self._following = _gauge(
+            registry, "follower_next", "The first log entry not durably followed", "follower"
+        )
+        self._behind = _gauge(
+            registry, "follower_behind_entries", "Log entries not durably followed", "follower"
+        )
+        self._followed_at = _gauge(
+            registry, "follower_seen_timestamp_seconds", "When it last got on", "follower"
+        )
+        self._follower_failures = _counter(
+            registry, "follower_failures", "Times that it had to wait", "follower", "reason"
+        )
+        self._readers = _gauge(registry, "stream_readers", "Open streams of changes")
         self._log: dict[str, Gauge] = {}
         self._scrape = _gauge(
             registry, "observed", "1 when the last look succeeded, 0 when it failed", "what"
@@ -131,6 +144,18 @@ class Metrics:
         self._of_log("log_entries", "Entries in the audit log").set(entries)
         if age_s is not None:
             self._of_log("log_age_seconds", "Age of the log's newest entry").set(age_s)
+
+    def follower(self, name: str, following: int, size: int) -> None:
+        """A follower took in a batch of a log of ``size`` entries."""
+        self._following.labels(name).set(following)
+        self._behind.labels(name).set(max(0, size - following))
+        self._followed_at.labels(name).set(self._now())
+
+    def follower_failed(self, name: str, reason: str) -> None:
+        self._follower_failures.labels(name, self._reason(reason)).inc()
+
+    def stream_readers(self, count: int) -> None:
+        self._readers.set(count)
 
     def observed(self, what: str, *, ok: bool) -> None:
         """Whether a lane (``queue-NAME``) could be looked at: when not, its numbers are old."""

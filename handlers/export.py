@@ -251,7 +251,12 @@ async def _move(
     if isinstance(answer, Missing):
         _confirm_missing(works, old, Confirmation(ports.clock(), rules.deletion_confirmed_after_s))
         new = pointers.deleted_pointer(
-            old, key, project_key=project, recipe=recipe, caused_by=caused_by
+            old,
+            key,
+            project_key=project,
+            recipe=recipe,
+            caused_by=caused_by,
+            platform=ports.kinds.get(key.source, ""),
         )
     else:
         confirmation = Confirmation(ports.clock(), rules.deletion_confirmed_after_s)
@@ -296,6 +301,7 @@ def _shown(
         manifest_key=written.manifest_key if written else None,
         new_files=written.new_files if written else False,
         caused_by=caused_by,
+        platform=ports.kinds.get(answer.source, ""),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 
 from consumer.model import (
+    Action,
     Change,
     Exported,
     ExportRules,
@@ -175,6 +176,7 @@ def next_pointer(
     manifest_key: str | None,
     new_files: bool,
     caused_by: Sequence[str],
+    platform: str = "",
 ) -> Pointer | None:
     """The pointer that shows ``snapshot``; None when the old one does already.
 
@@ -217,6 +219,8 @@ def next_pointer(
         snapshot.active_at,
         drawn=drawn,
         refused=refused,
+        platform=platform,
+        approval=_approval(snapshot),
     )
 
 
@@ -227,6 +231,7 @@ def deleted_pointer(
     project_key: str,
     recipe: str,
     caused_by: Sequence[str],
+    platform: str = "",
 ) -> Pointer | None:
     """The pointer of a task that is gone; None when it says so already."""
     if old is not None and old.change is Change.DELETED:
@@ -235,7 +240,17 @@ def deleted_pointer(
     paths = old.paths if old else "name"
     standing = _Standing(name=name, ground_truth_reason="deleted", recipe=recipe, paths=paths)
     active_at = old.active_at if old else None
-    return _moved(old, key, standing, Change.DELETED, (), project_key, caused_by, active_at)
+    return _moved(
+        old,
+        key,
+        standing,
+        Change.DELETED,
+        (),
+        project_key,
+        caused_by,
+        active_at,
+        platform=platform,
+    )
 
 
 def masks_of(files: Sequence[FileRef]) -> frozenset[tuple[str, str]]:
@@ -265,6 +280,16 @@ def _change(old: Pointer | None, now: _Standing, *, new_files: bool) -> Change:
     return Change.MOVED
 
 
+def _approval(snapshot: TaskSnapshot) -> HistoryItem | None:
+    """What made the task ground truth: its newest approval, one that nothing follows if it is
+    told."""
+    if not snapshot.ground_truth:
+        return None
+    approvals = [item for item in snapshot.history if item.action is Action.APPROVE]
+    final = [item for item in approvals if item.final]
+    return next(iter(reversed(final or approvals)), None)
+
+
 def _moved(
     old: Pointer | None,
     key: TaskKey,
@@ -277,6 +302,8 @@ def _moved(
     *,
     drawn: Mapping[str, str] | None = None,
     refused: tuple[str, ...] = (),
+    platform: str = "",
+    approval: HistoryItem | None = None,
 ) -> Pointer:
     sequence = old.sequence + 1 if old else 1
     was_ground_truth = old.ground_truth if old else False
@@ -297,6 +324,10 @@ def _moved(
         manifest_key=now.manifest,
         manifest_sha256=now.revision,
         refused=refused,
+        platform=platform,
+        old_ground_truth_label=old.ground_truth_label if old else None,
+        approved_by=approval.actor if approval else None,
+        approved_at=approval.at if approval else None,
     )
     outcome = Outcome(
         id=f"{project_key}/{key.task}/{sequence}",

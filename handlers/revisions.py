@@ -191,6 +191,7 @@ async def _manifest(
         taxonomy=taxonomy,
         taxonomy_key=layout.taxonomy_key(project, taxonomy) if taxonomy else None,
         files=tuple(sorted([written, *files], key=lambda file: file.path)),
+        name=snapshot.name,
         empty=empty,
         volumes=tuple(sorted(volumes, key=lambda one: (one.position, one.label or ""))),
         refused=tuple(sorted(refused, key=lambda one: (one.position, one.label or "", one.what))),

@@ -9,11 +9,11 @@ from consumer.log.finding import Findings
 from consumer.log.index import IdIndex, id_digest
 from consumer.log.keys import ids_key
 from consumer.log.merkle import combine
-from consumer.log.read import LogEntry, parse_entry
+from consumer.log.read import parse_entry
 from consumer.log.segment import SEGMENT, encode_segment
 from consumer.log.tiles import WIDTH
 from consumer.model import FORMAT
-from consumer.ports import Store
+from consumer.ports import LogEntry, Store
 
 
 class EntryRules:

@@ -13,9 +13,8 @@ import msgspec
 
 from consumer.log.finding import Counts, Findings
 from consumer.log.keys import CHECKPOINT, HEAD, IDS, LOG, STAGE, TILES, VKEY
-from consumer.log.read import LogEntry
 from consumer.model import Manifest, Pointer, canonical, decode, digest, encode, pointer_sha256
-from consumer.ports import Store
+from consumer.ports import LogEntry, Store
 
 _Task = tuple[str, str, str]  # source, project, task
 _NOTES = "notes/"

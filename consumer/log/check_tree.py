@@ -13,7 +13,6 @@ from consumer.log.finding import Findings
 from consumer.log.keys import CHECKPOINT, LOG, TILES, tile_key
 from consumer.log.merkle import HASH_BYTES, leaf_hash
 from consumer.log.note import Checkpoint
-from consumer.log.read import LogEntry
 from consumer.log.tiles import (
     ENTRIES,
     WIDTH,
@@ -27,7 +26,7 @@ from consumer.log.tiles import (
     right_edge,
     width_at,
 )
-from consumer.ports import Store
+from consumer.ports import LogEntry, Store
 
 Levels = tuple[tuple[bytes, ...], ...]
 OLDER = "your checkpoint"

@@ -6,7 +6,6 @@ Nothing here checks hashes: that is ``verify``'s work. What is read is what was 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -25,15 +24,7 @@ from consumer.log.tiles import (
     right_edge,
     width_at,
 )
-from consumer.ports import Store
-
-
-@dataclass(frozen=True, slots=True)
-class LogEntry:
-    """An entry at its place in the log."""
-
-    index: int
-    data: dict[str, Any]
+from consumer.ports import LogEntry, Store
 
 
 async def published(store: Store) -> Checkpoint | None:

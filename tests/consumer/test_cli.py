@@ -24,7 +24,7 @@ from consumer.cli import app
 
 TOKEN = "tok-secret-123456"
 COMMANDS = [
-    ["run"], ["receive"], ["work"], ["check"], ["demo"], ["verify"], ["report"], ["gc"],
+    ["run"], ["receive"], ["work"], ["follow"], ["check"], ["demo"], ["verify"], ["report"], ["gc"],
     ["dead", "list"], ["dead", "show"], ["dead", "replay"], ["dead", "drop"],
     ["key", "new"], ["key", "show"], ["pull"], ["show"], ["calibrate"],
 ]  # fmt: skip
