@@ -21,8 +21,8 @@ MAX_TEMPLATE = 16_384  # characters
 
 # What a template may name: $policy, ${snapshot_id}, ..
 TEMPLATE_NAMES = (
-    "key", "policy", "decision", "origin", "log_size", "log_root", "snapshot", "snapshot_key",
-    "snapshot_sha256", "tasks", "added", "changed", "reason", "decided_at", "event",
+    "key", "policy", "decision", "origin", "log_size", "log_root", "snapshot", "snapshot_name",
+    "snapshot_key", "snapshot_sha256", "tasks", "added", "changed", "reason", "decided_at", "event",
 )  # fmt: skip
 
 
