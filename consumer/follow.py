@@ -74,6 +74,7 @@ class Following:
     _stored: Stored | None = None
     _etag: str | None = None
     _failure: GroundwireError | None = None
+    _troubles: tuple[str, ...] = ()
 
     async def run(self, stop: asyncio.Event) -> None:
         failures = 0
@@ -139,6 +140,7 @@ class Following:
             wake_s = _wake_s(step) if self._is_kept(step) else min(KEEP_S, _wake_s(step))
             self._failure = None
             self.metrics.follower(self.follower.name, step.cursor.next, batch.size)
+            self._tell(step.troubles)
         await self._keep(step)
 
     async def _begin(self, stop: asyncio.Event) -> Cursor | None:
@@ -188,6 +190,17 @@ class Following:
         entries = await self.log.read(position, end) if end > position else []
         wanted = [entry for entry in entries if entry.data.get("kind") in self.follower.kinds]
         return Batch(wanted, position, end, max(size, end))
+
+    def _tell(self, troubles: tuple[str, ...]) -> None:
+        """What keeps failing is said once, and again when it is over."""
+        name = self.follower.name
+        self.metrics.follower_troubles(name, len(troubles))
+        if troubles == self._troubles:
+            return
+        for reason in sorted(set(troubles) - set(self._troubles)):
+            self.metrics.follower_failed(name, reason)
+        logger().warning("follower goes on, but", follower=name, troubles=list(troubles))
+        self._troubles = troubles
 
     def _is_news(self, step: Step) -> bool:
         return self._stored is None or _plain(step.cursor.state) != self._stored.state

@@ -335,10 +335,12 @@ class Cursor:
 @dataclass(frozen=True, slots=True)
 class Step:
     """What a follower made of a batch. ``wake_s``: it wants to be called again after so many
-    seconds, even if the log does not grow."""
+    seconds, even if the log does not grow. ``troubles``: reasons of what it cannot do at present
+    and tries again, though it goes on; a person sees them."""
 
     cursor: Cursor
     wake_s: float | None = None
+    troubles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

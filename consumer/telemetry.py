@@ -94,6 +94,12 @@ class Metrics:
         self._follower_failures = _counter(
             registry, "follower_failures", "Times that it had to wait", "follower", "reason"
         )
+        self._follower_troubles = _gauge(
+            registry,
+            "follower_troubles",
+            "What it cannot do at present and tries again",
+            "follower",
+        )
         self._readers = _gauge(registry, "stream_readers", "Open streams of changes")
         self._log: dict[str, Gauge] = {}
         self._scrape = _gauge(
@@ -153,6 +159,9 @@ class Metrics:
 
     def follower_failed(self, name: str, reason: str) -> None:
         self._follower_failures.labels(name, self._reason(reason)).inc()
+
+    def follower_troubles(self, name: str, count: int) -> None:
+        self._follower_troubles.labels(name).set(count)
 
     def stream_readers(self, count: int) -> None:
         self._readers.set(count)
