@@ -381,6 +381,7 @@ class LakeMove(_Value, frozen=True, omit_defaults=False):
     old_ground_truth_label: str | None = None
     approved_by: str | None = None  # of the ground truth: the platform's id of the person,
     approved_at: str | None = None  # and when, by the platform's clock
+    nameless: bool = False  # the task's name is to stand in no path
 
 
 class Outcome(_Value, frozen=True, tag="outcome"):

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from string import ascii_uppercase
 
 RESERVED = frozenset({"log", "followers", "tables", "snapshots", "notes", "groundwire-check"})
+SNAPSHOTS = "snapshots"
+SNAPSHOT_FILE = "snapshot.json"
 MAX_NAME = 100  # characters of a component; a file system's limit is 255 bytes
 
 _PLAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._()+,=@-]*[A-Za-z0-9_()+=@-])?", re.ASCII)
@@ -62,6 +64,19 @@ def taxonomy_key(project_key: str, sha256: str) -> str:
 def note_key(sha256: str) -> str:
     """An erasable note: free text with its salt, named by the hash of its bytes."""
     return f"notes/{sha256}.json"
+
+
+def snapshot_prefix(name: str, identity: str) -> str:
+    """The folder of one snapshot; both parts are slugs of ours."""
+    return f"{SNAPSHOTS}/{name}/{identity}/"
+
+
+def snapshot_of(key: str) -> tuple[str, str] | None:
+    """(name, id) of a snapshot by the key of its ``snapshot.json``; None for any other key."""
+    parts = key.split("/")
+    if len(parts) == 4 and parts[0] == SNAPSHOTS and parts[3] == SNAPSHOT_FILE:
+        return parts[1], parts[2]
+    return None
 
 
 def task_of_pointer(key: str) -> tuple[str, str] | None:

@@ -328,6 +328,7 @@ def _moved(
         old_ground_truth_label=old.ground_truth_label if old else None,
         approved_by=approval.actor if approval else None,
         approved_at=approval.at if approval else None,
+        nameless=now.paths == "id",
     )
     outcome = Outcome(
         id=f"{project_key}/{key.task}/{sequence}",
