@@ -33,8 +33,9 @@ class FakeStore:
     An object made by ``create`` or ``upload`` never changes, not even after it was deleted; one
     moved by ``swap`` never takes bytes that it held before. What breaks this raises
     ``AssertionError`` at once and stands in ``violations``, should the code under test swallow it.
-    ``may_recur`` says which keys hold copies that may go back to old bytes (the mirror's). That
-    other bytes were there is a ``Conflict``, as everywhere, and stands in ``conflicts``.
+    ``may_recur`` says which keys hold copies that may go back to old bytes (the mirror's): what
+    ``copy`` may write, and ``swap`` may write again. That other bytes were there is a
+    ``Conflict``, as everywhere, and stands in ``conflicts``.
     """
 
     may_recur: Callable[[str], bool] = lambda key: False
@@ -106,6 +107,19 @@ class FakeStore:
             if key.startswith(prefix) and key in self.objects:
                 data, modified = self.objects[key], self._modified[key]
                 yield Listed(key=key, size=len(data), modified=modified, version=_etag(data))
+
+    async def copy(self, source: str, target: str) -> str | None:
+        check_key(source)
+        self._called(Call("copy", target))
+        if not self.may_recur(target):
+            self._violated(f"{target} is no copy: nothing may be copied over it")
+        if target in self._created or target in self._held:
+            self._violated(f"{target} was not made by copy: it is not to be overwritten")
+        data = self.objects.get(source)
+        if data is None:
+            return None
+        self._put(target, data)
+        return _etag(data)
 
     async def delete(self, key: str) -> None:
         self._called(Call("delete", key))
@@ -189,6 +203,12 @@ class FaultyStore:
         async for item in self._inner.list(prefix):
             yield item
         after()
+
+    async def copy(self, source: str, target: str) -> str | None:
+        after = self._begin("copy", target)
+        version = await self._inner.copy(source, target)
+        after()
+        return version
 
     async def delete(self, key: str) -> None:
         after = self._begin("delete", key)

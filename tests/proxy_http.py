@@ -22,6 +22,7 @@ class Verdict(Enum):
     DAMAGE_ANSWER = auto()  # the last byte of the answer arrives as another
     GONE = auto()  # 404, as AWS answers a conditional write to an object that is not there
     RACE = auto()  # 409, as S3 says when two conditional writes meet
+    INVALID = auto()  # 400, as S3 says of a copy that is too large for one request
     CUT_ANSWER = auto()  # the answer ends in the middle
     STALL = auto()  # taken, never answered, the server hears nothing
     STALL_AFTER = auto()  # the server does it, the answer never comes
@@ -43,6 +44,7 @@ _ANSWERS = {
     Verdict.FAIL_AFTER: ("500 Internal Server Error", "InternalError"),
     Verdict.BUSY_AFTER: ("503 Service Unavailable", "SlowDown"),
     Verdict.GONE: ("404 Not Found", "NoSuchKey"),
+    Verdict.INVALID: ("400 Bad Request", "InvalidRequest"),
     Verdict.RACE: ("409 Conflict", "ConditionalRequestConflict"),
 }
 

@@ -108,6 +108,26 @@ class DirectoryStore:
             for item in page:
                 yield item
 
+    async def copy(self, source: str, target: str) -> str | None:
+        """A copy, never a second name for the same bytes: whoever edits the target by hand must not
+        change the source. An empty folder in the target's place gives way."""
+        parts, to = check_key(source), check_key(target)
+        spare = await self._run(self._locks.spare)
+        try:
+            async with self._copying:
+                offset, size, tag = 0, 1, None
+                while offset < size:
+                    block = partial(self._copy_block, parts, spare.path, offset, tag)
+                    found = await self._run(block)
+                    if found is None:
+                        return None
+                    tag, size = found
+                    offset += _BLOCK
+            return await self._run(partial(self._rename_spare, target, to, spare.path))
+        finally:
+            with suppress(GroundwireError):  # what went wrong before is what is told
+                await asyncio.shield(self._run(spare.release))
+
     async def delete(self, key: str) -> None:
         await self._run(partial(self._delete, key, check_key(key)))
 
@@ -183,6 +203,26 @@ class DirectoryStore:
                 return False
             return True
 
+    def _copy_block(
+        self, parts: Sequence[str], spare: Path, offset: int, tag: str | None
+    ) -> tuple[str, int] | None:
+        with (
+            suppress(FileNotFoundError, NotADirectoryError),
+            folders.opened(self._root, parts[:-1]) as folder,
+        ):
+            return folders.copy_object(folder, parts[-1], spare, offset, _BLOCK, tag)
+        self._locks.still_there()
+        return None
+
+    def _rename_spare(self, key: str, parts: Sequence[str], spare: Path) -> str:
+        with (
+            self._locks.hold(key),
+            folders.opened(self._root, parts[:-1], make=True) as folder,
+        ):
+            version = folders.replace(spare, folder, parts[-1])
+            os.fsync(folder)
+            return version
+
     def _sync(self, parts: Sequence[str]) -> None:
         with folders.opened(self._root, parts[:-1]) as folder:
             os.fsync(folder)
@@ -248,13 +288,9 @@ class DirectoryStore:
             temporary.unlink(missing_ok=True)
 
     def _replace(self, temporary: Path, folder: int, name: str, data: bytes) -> None:
-        """Never within one tick of the file system's clock: a version must not come back."""
         try:
             self._write(temporary, data)
-            before = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime_ns
-            if temporary.stat().st_mtime_ns <= before:
-                os.utime(temporary, ns=(before + 1, before + 1))
-            os.rename(temporary, name, dst_dir_fd=folder)
+            folders.replace(temporary, folder, name)
         finally:
             temporary.unlink(missing_ok=True)
 

@@ -111,6 +111,45 @@ def copy_block(source: Path, target: Path, offset: int, length: int) -> None:
         os.fdatasync(written.fileno())
 
 
+def copy_object(
+    folder: int, name: str, target: Path, offset: int, length: int, tag: str | None
+) -> tuple[str, int] | None:
+    """Copies up to so many bytes of a plain file to the same place of another, and has them on the
+    disk; the file's version and size, or None when there is none by this name. Raises
+    ``Transient`` when a tag is given and it is another file by now."""
+    descriptor = _plain(folder, name)
+    if descriptor is None:
+        return None
+    with os.fdopen(descriptor, "rb", buffering=0) as read:
+        found = os.fstat(descriptor)
+        if tag not in (None, _version(found)):
+            raise Transient("store-busy", "an object changed while it was copied")
+        with target.open("r+b", buffering=0) as written:
+            read.seek(offset)
+            written.seek(offset)
+            left = min(length, max(0, found.st_size - offset))
+            while left and (copied := _copied(read, written, left)):
+                left -= copied
+            if left:
+                raise Transient("store-busy", "an object changed while it was copied")
+            os.fdatasync(written.fileno())
+        return _version(found), found.st_size
+
+
+def replace(file: Path, folder: int, name: str) -> str:
+    """Gives a file that is on the disk another's place, or an empty folder's; its version. Never
+    within one tick of the file system's clock: a version must not come back."""
+    with suppress(FileNotFoundError):
+        before = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if stat.S_ISDIR(before.st_mode):
+            with suppress(OSError):  # it holds something: the rename says that it is in the way
+                os.rmdir(name, dir_fd=folder)
+        if file.stat().st_mtime_ns <= before.st_mtime_ns:
+            os.utime(file, ns=(before.st_mtime_ns + 1, before.st_mtime_ns + 1))
+    os.rename(file, name, dst_dir_fd=folder)
+    return _version(os.stat(name, dir_fd=folder, follow_symlinks=False))
+
+
 def _copied(read: FileIO, written: FileIO, length: int) -> int:
     """How many bytes were copied from where both stand; 0 at the end."""
     with suppress(OSError):  # not between these file systems, or not in this kernel

@@ -32,6 +32,7 @@ from consumer.stores.limits import (
 from consumer.stores.pieces import PIECE_BYTES, Piece
 from consumer.stores.probe import probe
 from consumer.stores.s3_calls import S3Calls, Unmet
+from consumer.stores.s3_copy import copied
 from consumer.stores.s3_pieces import Place, piece_of
 from consumer.stores.s3_upload import PART_BYTES, SINGLE_BYTES, UNMET, S3Uploads, Target
 
@@ -129,6 +130,12 @@ class S3Store:
             token = page.get("NextContinuationToken")
             if not page.get("IsTruncated") or not token:
                 return
+
+    async def copy(self, source: str, target: str) -> str | None:
+        """By the server; asked again whatever became of the answer, since a repeat does no harm."""
+        place = Place(self._bucket, self._full(source), self._where)
+        call = partial(copied, self._calls, place, self._full(target), self._max_object_bytes)
+        return await self._calls.repeated(call, patient=True)
 
     async def delete(self, key: str) -> None:
         await self._calls.repeated(partial(self._delete, self._full(key)))

@@ -16,6 +16,7 @@ _PERMISSIONS = {
     "GetObject": "s3:GetObject, and s3:ListBucket on the bucket, without which S3 answers "
     "'denied' for an object that is not there",
     "PutObject": "s3:PutObject",
+    "CopyObject": "s3:GetObject and s3:PutObject",
     "DeleteObject": "s3:DeleteObject",
     "HeadObject": "s3:GetObject",
     "CreateMultipartUpload": "s3:PutObject",

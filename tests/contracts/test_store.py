@@ -8,12 +8,15 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from consumer.errors import Conflict, Permanent
 from consumer.ports import Store
+from consumer.stores.directory import DirectoryStore
 from consumer.stores.s3 import S3Store
 from tests.consumer.stores.writer import TURNS, WRITERS
 from tests.contracts.places import Place
@@ -245,6 +248,131 @@ async def test_deleting_what_is_not_there_is_fine(store: Store) -> None:
     assert await keys_of(store) == ["tasks/b"]
 
 
+# Copying
+
+
+async def listed(store: Store, key: str) -> str:
+    """The version that a listing tells."""
+    (found,) = [item.version async for item in store.list("") if item.key == key]
+    return found
+
+
+async def test_a_copy_is_the_object_under_another_name(store: Store) -> None:
+    await store.create("tasks/a", b"1")
+    version = await store.copy("tasks/a", "copies/deep/b")
+    assert await data_of(store, "copies/deep/b") == b"1"
+    assert await data_of(store, "tasks/a") == b"1"
+    assert version == await listed(store, "copies/deep/b")
+
+
+async def test_a_copy_replaces_what_was_there_and_has_another_version(store: Store) -> None:
+    await store.create("tasks/a", b"1")
+    await store.create("tasks/b", b"2")
+    first = await store.copy("tasks/a", "copies/a")
+    second = await store.copy("tasks/b", "copies/a")
+    assert await data_of(store, "copies/a") == b"2"
+    assert first != second == await listed(store, "copies/a")
+
+
+async def test_a_copy_may_be_made_again_and_goes_back(store: Store) -> None:
+    await store.create("tasks/a", b"1")
+    await store.create("tasks/b", b"2")
+    for source, data in (("tasks/a", b"1"), ("tasks/b", b"2"), ("tasks/a", b"1")):
+        for _ in range(2):
+            version = await store.copy(source, "copies/a")
+            assert await data_of(store, "copies/a") == data
+            assert version == await listed(store, "copies/a")
+
+
+async def test_a_copy_of_what_is_not_there_is_none_and_changes_nothing(store: Store) -> None:
+    await store.create("tasks/a", b"1")
+    await store.copy("tasks/a", "copies/a")
+    assert await store.copy("tasks/b", "copies/a") is None
+    assert await store.copy("tasks/a/b", "copies/new") is None
+    assert await keys_of(store) == ["copies/a", "tasks/a"]
+    assert await data_of(store, "copies/a") == b"1"
+
+
+async def test_an_empty_and_a_large_object_are_copied_whole(store: Store) -> None:
+    data = bytes(range(256)) * 40_000
+    await store.create("tasks/a", b"")
+    await store.create("tasks/b", data)
+    await store.copy("tasks/a", "copies/a")
+    await store.copy("tasks/b", "copies/b")
+    assert await data_of(store, "copies/a") == b""
+    assert await data_of(store, "copies/b") == data
+
+
+@pytest.mark.parametrize("key", ["../a", "tasks//a", ".groundwire/a", "a" * 256, "é\n"])
+async def test_a_hostile_key_is_no_source_and_no_target(store: Store, key: str) -> None:
+    await store.create("tasks/a", b"1")
+    for call in (store.copy(key, "copies/a"), store.copy("tasks/a", key)):
+        with pytest.raises(Permanent) as caught:
+            await call
+        assert caught.value.reason in ("key-unsafe", "key-too-long")
+    assert await keys_of(store) == ["tasks/a"]
+
+
+async def test_an_unusual_key_is_copied_as_it_is(store: Store) -> None:
+    source, target = "p/a b+c&d=%41~@(1)?x#.gz", "copies/projekt é/日本/a b+c&d=%41?x.gz"
+    await store.create(source, b"1")
+    await store.copy(source, target)
+    assert await data_of(store, target) == b"1"
+    assert await keys_of(store) == [target, source]
+
+
+async def test_nobody_sees_half_a_copy(shared: Place) -> None:
+    store = shared.open()
+    size = 300_000
+    for number in range(2):
+        await store.create(f"tasks/{number}", bytes([number]) * size)
+    await store.copy("tasks/0", "copies/a")
+
+    async def copies() -> None:
+        for turn in range(30):
+            await store.copy(f"tasks/{turn % 2}", "copies/a")
+
+    writing = asyncio.create_task(copies())
+    while not writing.done():
+        data = await data_of(store, "copies/a")
+        assert data is not None
+        assert (len(data), len(set(data))) == (size, 1)
+    await writing
+
+
+async def test_an_edited_copy_leaves_its_source_as_it_was(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path)
+    await store.create("tasks/a", b"1")
+    version = await store.copy("tasks/a", "copies/a")
+    (tmp_path / "copies/a").write_bytes(b"edited")
+    assert await data_of(store, "tasks/a") == b"1"
+    assert await listed(store, "copies/a") != version
+
+
+async def test_a_copy_takes_the_place_of_a_link_and_of_an_empty_folder(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path / "lake")
+    await store.create("tasks/a", b"1")
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"theirs")
+    (tmp_path / "lake/copies/folder").mkdir(parents=True)
+    (tmp_path / "lake/copies/link").symlink_to(outside)
+    for name in ("folder", "link"):
+        await store.copy("tasks/a", f"copies/{name}")
+        assert await data_of(store, f"copies/{name}") == b"1"
+    assert outside.read_bytes() == b"theirs"
+
+
+async def test_a_copy_does_not_remove_a_folder_that_holds_something(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path)
+    await store.create("tasks/a", b"1")
+    await store.create("copies/a/b", b"2")
+    with pytest.raises(Permanent) as caught:
+        await store.copy("tasks/a", "copies/a")
+    assert caught.value.reason == "key-collides"
+    assert await keys_of(store) == ["copies/a/b", "tasks/a"]
+    assert not list((tmp_path / ".groundwire").glob("*.spare"))
+
+
 # Keys
 
 
@@ -255,6 +383,7 @@ async def test_a_hostile_key_is_refused_by_every_verb(store: Store, key: str) ->
         store.create(key, b"1"),
         store.swap(key, b"1", if_match=None),
         store.delete(key),
+        store.copy(key, "copies/a"),
         keys_of(store, f"{key}/"),
     ):
         with pytest.raises(Permanent) as caught:
@@ -400,6 +529,42 @@ TAKES_NO_EFFECT = [
     Verdict.FAIL_BEFORE,
     Verdict.RACE,
 ]
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [*TAKES_EFFECT, Verdict.LOSE_REQUEST, Verdict.FAIL_BEFORE, Verdict.CUT_ANSWER],
+)
+async def test_a_copy_whose_answer_or_request_was_lost_is_made_again(
+    lossy: tuple[S3Store, HttpProxy], verdict: Verdict
+) -> None:
+    store, proxy = lossy
+    await store.create("a", b"ours")
+    proxy.plan("PUT", verdict)
+    version = await store.copy("a", "copies/a")
+    assert await data_of(store, "copies/a") == b"ours"
+    assert version == await listed(store, "copies/a")
+    assert [method for method, _ in proxy.requests].count("PUT") == 3
+
+
+async def test_what_is_too_large_for_one_copy_is_refused(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3 tells it by a code that also means other things, so the size is looked at."""
+    use_credentials(monkeypatch)
+    async with HttpProxy(s3_server.port) as proxy:
+        opened = partial(S3Store, s3_server.bucket, s3_server.new_prefix(), endpoint=proxy.endpoint)
+        whole, store = opened(), opened(max_object_bytes=10)
+        await whole.create("fits", b"x" * 10)
+        await whole.create("too-large", b"x" * 11)
+        proxy.plan("PUT", Verdict.INVALID)
+        assert await store.copy("fits", "copies/a") == await listed(store, "copies/a")
+        proxy.plan("PUT", Verdict.INVALID)
+        with pytest.raises(Permanent) as caught:
+            await store.copy("too-large", "copies/b")
+        assert caught.value.reason == "object-too-large"
+        whole.close()
+        store.close()
 
 
 @pytest.mark.parametrize("verdict", TAKES_EFFECT)

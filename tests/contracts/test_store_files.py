@@ -328,3 +328,23 @@ async def test_the_fake_catches_an_upload_of_what_is_swapped(tmp_path: Path) -> 
     await fake.swap("a", b"1", if_match=None)
     with pytest.raises(AssertionError):
         await fake.upload("a", file_of(tmp_path, b"1"))
+
+
+async def test_an_object_that_went_up_in_parts_is_copied(place: Place, tmp_path: Path) -> None:
+    """Its tag is another kind of tag in S3; what is told of the copy is what a listing shows."""
+    store = in_parts(place)
+    data = bytes_of(IN_PARTS)
+    await store.upload("a", file_of(tmp_path, data))
+    version = await store.copy("a", "copies/a")
+    assert await data_of(store, "copies/a") == data
+    assert [item.version async for item in store.list("copies/")] == [version]
+
+
+async def test_the_fake_catches_a_copy_over_what_was_made_or_swapped() -> None:
+    fake = FakeStore(may_recur=lambda key: key.startswith("copies/"))
+    await fake.create("a", b"1")
+    await fake.create("copies/a", b"1")
+    await fake.swap("copies/b", b"1", if_match=None)
+    for target in ("b", "copies/a", "copies/b"):
+        with pytest.raises(AssertionError):
+            await fake.copy("a", target)
