@@ -164,7 +164,7 @@ def test_there_is_one_of_each_process_and_two_that_export() -> None:
     commands = {
         " ".join(one["command"]): one.get("scale", 1) for one in OURS.values() if "command" in one
     }
-    assert commands == {"receive": 1, "work export": 2, "work audit": 1}
+    assert commands == {"receive": 1, "work export": 2, "work audit": 1, "follow": 1}
     for command in commands:
         assert is_command(command.split()[:1])
 

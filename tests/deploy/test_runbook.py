@@ -40,6 +40,10 @@ def samples() -> dict[str, set[str]]:
     metrics.lane_depth("lane", LaneDepth(ready=1, leased=1, waiting=1, dead=1, oldest_s=1.0))
     metrics.log_state(1, 1.0)
     metrics.observed("what", ok=True)
+    metrics.follower("follower", 1, 2)
+    metrics.follower_failed("follower", "reason")
+    metrics.follower_troubles("follower", 1)
+    metrics.stream_readers(1)
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(metrics.render().decode()):
         for sample in family.samples:

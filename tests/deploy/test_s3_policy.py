@@ -93,6 +93,14 @@ def test_processes_write_everywhere_and_remove_only_what_they_tidy() -> None:
         assert not may("s3-policy.json", "s3:DeleteObject", key)
 
 
+def test_what_follows_the_log_removes_only_its_own_copies() -> None:
+    for key in ("project/segmentations/task/A.nii.gz", "tables/revisions/part-0.parquet"):
+        assert may("s3-policy.json", "s3:DeleteObject", key)
+    for key in ("project/tasks.json", "followers/mirror.json", "snapshots/name/1-ab/snapshot.json"):
+        assert may("s3-policy.json", "s3:PutObject", key)
+        assert not may("s3-policy.json", "s3:DeleteObject", key)
+
+
 def test_collecting_removes_files_but_never_the_log_a_note_or_a_pointer() -> None:
     assert may("s3-policy-gc.json", "s3:DeleteObject", FILE)
     assert may("s3-policy-gc.json", "s3:DeleteObject", layout.manifest_key("project", "task", "ab"))
