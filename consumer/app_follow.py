@@ -7,13 +7,35 @@ from collections.abc import Callable, Mapping, Sequence
 from consumer.app_adapters import Close, now
 from consumer.follow import Following
 from consumer.ports import Follower, FollowPorts, LogReader, Queue, Store
+from consumer.queues.exchange import RabbitExchange
 from consumer.serve import pause
 from consumer.settings import ConfigurationError, Settings
 from consumer.telemetry import Metrics
+from handlers.relay import Relay
 
 Make = Callable[[Settings, FollowPorts, list[Close]], Follower]
 
-FOLLOWERS: Mapping[str, Make] = {}
+
+def _relay(settings: Settings, ports: FollowPorts, closing: list[Close]) -> Follower:
+    place = settings.relay_place
+    if place is None:
+        raise ConfigurationError(["relay.url: is missing"])
+    password = settings.relay.password
+    if settings.relay.url is None:
+        password = password or settings.queue_password
+    ca = settings.queue_ca_file
+    exchange = RabbitExchange(
+        place.url,
+        exchange=settings.relay.exchange,
+        declare=settings.relay.declare,
+        password=password.reveal() if password else None,
+        ca=ca.read_text() if ca else None,
+    )
+    closing.append(exchange.close)
+    return Relay(ports, exchange)
+
+
+FOLLOWERS: Mapping[str, Make] = {"relay": _relay}
 
 
 def followings(
