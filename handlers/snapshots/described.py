@@ -47,12 +47,12 @@ class ClassCount(msgspec.Struct, frozen=True, kw_only=True):
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
     """``classes`` is by class and split; ``files`` counts label files."""
 
-    tasks: int
-    series: int
-    files: int
-    projects: dict[str, int]  # tasks by the project's name in the lake
-    splits: dict[str, int]  # tasks
-    classes: dict[str, dict[str, ClassCount]]
+    tasks: int = 0
+    series: int = 0
+    files: int = 0
+    projects: dict[str, int] = {}  # tasks by the project's name in the lake
+    splits: dict[str, int] = {}  # tasks
+    classes: dict[str, dict[str, ClassCount]] = {}
 
 
 class StoredFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,8 +73,8 @@ class Described(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     selection: Selection
     split: SplitSettings
-    counts: Counts
-    files: dict[str, StoredFile]
+    counts: Counts = Counts()
+    files: dict[str, StoredFile] = {}
     format: int = FORMAT
 
 
