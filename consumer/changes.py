@@ -19,7 +19,7 @@ TruthChange = Literal["added", "changed", "removed"]
 
 MAX_POSITION = 300  # characters of a position
 
-_POSITION = re.compile(r"(0|[1-9][0-9]{0,17})(?:@([^\s\x00-\x1f\x7f]{1,250}))?", re.ASCII)
+_POSITION = re.compile(r"(0|[1-9][0-9]{0,17})(?:@([^\s\x00-\x1f\x7f]{1,250}))?")
 
 
 class TaskChange(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -50,11 +50,6 @@ class TaskChange(Struct, frozen=True, kw_only=True, omit_defaults=True):
     label_version: str | None = None
     approved_by: str | None = None
     approved_at: str | None = None
-
-    @property
-    def in_ground_truth(self) -> bool:
-        """Whether the task is in the ground truth after it."""
-        return self.ground_truth in ("added", "changed")
 
 
 def change_of(index: int, entry: Mapping[str, Any], log: str) -> TaskChange | None:

@@ -8,11 +8,13 @@ that fails waits and is started again; it never stops the others, nor the proces
 from __future__ import annotations
 
 import asyncio
+import math
 import random
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -36,10 +38,10 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
 
     follower: str
     log: str
-    next: int
+    next: Annotated[int, msgspec.Meta(ge=0)]
     sequence: int
     state: dict[str, Any] = {}
-    format: int = FORMAT
+    format: Annotated[int, msgspec.Meta(ge=FORMAT, le=FORMAT)] = FORMAT
 
 
 def cursor_key(name: str) -> str:
@@ -54,7 +56,7 @@ async def read_cursor(store: Store, name: str) -> tuple[Stored | None, str | Non
         return None, None
     try:
         found = decode(stored.data, Stored)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         said = f"{cursor_key(name)} is no cursor of this version; remove it to begin anew"
         raise Permanent("cursor-unreadable", said) from error
     return found, stored.etag
@@ -62,7 +64,8 @@ async def read_cursor(store: Store, name: str) -> tuple[Stored | None, str | Non
 
 @dataclass(slots=True)
 class Following:
-    """Runs one follower until it is told to stop. ``pause`` waits so long, or until the stop."""
+    """Runs one follower until it is told to stop. ``pause`` waits so long, or until the stop;
+    ``now`` tells seconds that pass."""
 
     follower: Follower
     log: LogReader
@@ -71,6 +74,7 @@ class Following:
     pause: Pause
     policy: Policy = field(default_factory=lambda: Policy(base_s=0.5, cap_s=30.0))
     random: Callable[[], float] = random.random
+    now: Callable[[], float] = time.monotonic
     _stored: Stored | None = None
     _etag: str | None = None
     _failure: GroundwireError | None = None
@@ -125,17 +129,16 @@ class Following:
         if cursor is None:
             return
         position, wake_s = cursor.next, 0.0
-        kept_at, step = 0.0, Step(cursor)
-        now = asyncio.get_running_loop().time
+        kept_at, step = -math.inf, Step(cursor)
         while not stop.is_set():
             size = await self._news(stop, position, wake_s)
             if stop.is_set():
                 break
             batch = await self._batch(position, size)
             step = await self.follower.follow(batch)
-            if self._is_news(step) or now() - kept_at >= KEEP_S:
+            if self._is_news(step) or self.now() - kept_at >= KEEP_S:
                 await self._keep(step)
-                kept_at = now()
+                kept_at = self.now()
             position = batch.end
             wake_s = _wake_s(step) if self._is_kept(step) else min(KEEP_S, _wake_s(step))
             self._failure = None

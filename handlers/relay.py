@@ -95,8 +95,8 @@ class Relay:
         try:
             return change_of(entry.index, entry.data, self._log)
         except msgspec.ValidationError as error:
-            said = f"entry {entry.index} of the log is no move of a pointer that can be read"
-            raise Permanent("lake-entry-unreadable", said) from error
+            said = f"entry {entry.index} tells of no change that this version knows"
+            raise Permanent("log-damaged", said) from error
 
 
 def routing_key(platform: str, project_key: str, change: TruthChange) -> str:

@@ -30,7 +30,7 @@ class LogTail:
         self._store = store
         self._poll_s = poll_s
         self._woken = asyncio.Event()
-        self._polling: asyncio.Task[int] | None = None
+        self._polling: asyncio.Task[None] | None = None
         self._size = 0
         self._origin = ""
         self._mark = ""
@@ -52,38 +52,45 @@ class LogTail:
     async def size(self) -> int:
         """Asked of the store. Raises ``Permanent`` (``log-shrunk``) when it is shorter than it was:
         then this is another log, or an old copy of it."""
+        known = self._size  # while this look is under way, a later one may be back already
         checkpoint = await published(self._store)
         size = checkpoint.size if checkpoint else 0
-        if size < self._size:
-            said = f"The log has {size} entries and had {self._size}: is its disk mounted?"
+        if size < known:
+            said = f"The log has {size} entries and had {known}: is its disk mounted?"
             raise Permanent("log-shrunk", said)
         if checkpoint is not None:
             self._origin = checkpoint.origin
-        if size > self._size:
-            self._size = size
-        return size
+        self._size = max(self._size, size)
+        return self._size
 
     async def wait(self, beyond: int, timeout_s: float) -> int:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         while self._size <= beyond and (left := deadline - loop.time()) > 0:
-            await self._next_look(min(left, self._poll_s))
+            await self._next_look(left)
         return self._size
 
-    async def _next_look(self, pause_s: float) -> None:
-        """One look at the checkpoint for all who wait."""
-        if self._polling is None or self._polling.done():
-            self._polling = asyncio.create_task(self._look(pause_s))
-        await asyncio.shield(self._polling)
+    async def _next_look(self, at_most_s: float) -> None:
+        """One look at the checkpoint for all who wait; who waits no longer leaves it to the
+        others."""
+        polling = self._polling
+        if polling is None or polling.done():
+            polling = self._polling = asyncio.create_task(self._look())
+            polling.add_done_callback(_heard)
+        await asyncio.wait({polling}, timeout=at_most_s)
+        if polling.done():
+            polling.result()
 
-    async def _look(self, pause_s: float) -> int:
+    async def _look(self) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(pause_s):
+            async with asyncio.timeout(self._poll_s):
                 await self._woken.wait()
         self._woken.clear()
-        return await self.size()
+        await self.size()
 
     async def read(self, start: int, end: int) -> Sequence[LogEntry]:
+        if end > self._size:
+            await self.size()
         end = min(end, self._size)
         found: list[LogEntry] = []
         for number in range(start // WIDTH, -(-end // WIDTH)):
@@ -124,3 +131,9 @@ class LogTail:
         while len(self._bundles) > BUNDLES or (weight > BUNDLE_BYTES and len(self._bundles) > 1):
             _, gone = self._bundles.popitem(last=False)
             weight -= sum(map(len, gone))
+
+
+def _heard(look: asyncio.Task[None]) -> None:
+    """A look that failed when nobody waited any more: the next one says so again."""
+    if not look.cancelled():
+        look.exception()
