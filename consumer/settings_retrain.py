@@ -5,6 +5,7 @@ A policy that could never fire, or always would, is a mistake.
 
 from __future__ import annotations
 
+import base64
 import re
 from datetime import timedelta
 from string import Template
@@ -52,6 +53,25 @@ def _template(text: str) -> str:
     return text
 
 
+def signing_key(secret: Secret) -> bytes:
+    """The key of a Standard Webhooks secret (its specification, "Signature scheme"). Raises
+    ``ValueError``, which never repeats it."""
+    kind, _, text = secret.reveal().rpartition("_")
+    try:
+        key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except ValueError:
+        key = b""
+    if kind != "whsec" or not 24 <= len(key) <= 64:
+        raise ValueError("must hold whsec_ and the base64 of 24 to 64 bytes")
+    return key
+
+
+def _signs(secret: Secret) -> Secret:
+    signing_key(secret)
+    return secret
+
+
+SigningSecret = Annotated[SecretValue, AfterValidator(_signs)]
 Span = Annotated[float, BeforeValidator(read_span)]
 TemplateText = Annotated[str, AfterValidator(_template), Field(max_length=MAX_TEMPLATE)]
 HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}$")]
@@ -70,7 +90,10 @@ class WebhookTarget(TargetSection):
 
     type: Literal["webhook"]
     url: HttpUrl
-    secret: SecretValue = Field(description="whsec_ and base64 of 24 to 64 bytes")
+    secret: SigningSecret = Field(description="whsec_ and base64 of 24 to 64 bytes")
+    old_secret: SigningSecret | None = Field(
+        default=None, description="the one before, which signs as well until receivers have changed"
+    )
 
 
 class HttpTarget(TargetSection):
@@ -84,8 +107,11 @@ class HttpTarget(TargetSection):
         default={}, max_length=10, description="env:NAME or file:PATH; such as Authorization"
     )
     body: TemplateText = "$event"
-    success: tuple[int, ...] = Field(
-        default=(200, 201, 202, 204), description="answers that mean that it began"
+    success: tuple[Annotated[int, Field(ge=200, le=499)], ...] = Field(
+        default=(200, 201, 202, 204),
+        min_length=1,
+        max_length=20,
+        description="answers that mean that it began; 409 that it had begun already",
     )
 
 

@@ -91,11 +91,12 @@ class CommandTarget:
 
 async def _end(process: Process, grace_s: float) -> None:
     """Ends the process and what it has started; cancelled meanwhile, it does so at once."""
-    deadline = asyncio.get_running_loop().time() + grace_s
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + grace_s
     try:
         _signal(process, signal.SIGTERM)
-        while _signal(process, 0) and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(_LOOK_S)  # noqa: ASYNC110 - nobody tells when a group is gone
+        while _signal(process, 0) and loop.time() < deadline:  # noqa: ASYNC110 - nobody tells it
+            await asyncio.sleep(_LOOK_S)
     finally:
         _signal(process, signal.SIGKILL)
     await process.wait()

@@ -29,7 +29,9 @@ _SAMPLE = Trigger(
 class HttpTarget:
     """Implements ``Target``. URL, ``headers`` and ``body`` are templates, ``secret_headers`` are
     not. A body is JSON unless a header says that it is of another type; its values are filled in
-    accordingly (`filling`): escaped in JSON, percent-encoded in a form, else as they are. Raises ``ValueError`` for what can make no request."""
+    accordingly (`filling`): escaped in JSON, percent-encoded in a form, else as they are.
+
+    Raises ``ValueError`` for what can make no request."""
 
     def __init__(
         self,
