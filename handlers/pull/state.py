@@ -39,9 +39,11 @@ class Placed(msgspec.Struct, frozen=True, array_like=True):
 
 class State(msgspec.Struct, kw_only=True, omit_defaults=True):
     """``seen`` spares the reading of pointers that have not moved; ``placed`` is by tasks' places
-    in the lake."""
+    in the lake. ``snapshot`` is the one that the folder holds; empty, it holds the lake as it is
+    at each pull."""
 
     project: str
+    snapshot: str = ""
     lake: str = ""
     endpoint: str = ""
     options: Options = Options()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +48,9 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What is to be pulled, and where to; ``lake`` and ``endpoint`` are only remembered."""
+    """What is to be pulled, and where to; ``lake`` and ``endpoint`` are only remembered.
+    ``facts`` are the tasks of a ``snapshot``, as they were then; without one, the lake's pointers
+    tell them."""
 
     project: str
     folder: Path
@@ -56,27 +58,47 @@ class Wish:
     lake: str = ""
     endpoint: str = ""
     clear_cache: bool = False
+    snapshot: str = ""
+    facts: Sequence[Facts] = ()
 
 
 async def pull(store: Store, wish: Wish, *, progress: Progress, sleep: Sleep) -> Summary:
     """Raises ``Transient`` when the lake fails, ``Permanent`` when nothing can be pulled so; what
     was there is then as it was."""
-    listed = await current.pointers(store, wish.project)
+    _remembered(wish)  # before the lake is asked, or the folder made
+    listed = [] if wish.snapshot else await current.pointers(store, wish.project)
     folder = Folder(wish.folder)
-    if not listed:
+    if not listed and not wish.snapshot:
         raise Permanent("no-such-project", f"the lake holds no project {wish.project}")
     with folder.locked(), ThreadPoolExecutor(max_workers=4) as threads:
-        remembered = state.load(wish.folder) or State(project=wish.project)
-        if remembered.project != wish.project:
-            said = f"{wish.folder} is a pulled folder of project {remembered.project}"
-            raise Permanent("another-project", said)
+        remembered = _remembered(wish)
         if wish.clear_cache:
             remembered.seen = []
             folder.tidy(set())
-        known = {f"{task.place}current.json": task for task in remembered.seen}
-        facts, problems = await current.read_facts(store, listed, known, sleep)
+        facts, problems = list(wish.facts), list[Problem]()
+        if not wish.snapshot:
+            known = {f"{task.place}current.json": task for task in remembered.seen}
+            facts, problems = await current.read_facts(store, listed, known, sleep)
         one = _Pull(store, wish, folder, remembered, facts, problems, progress, sleep, threads)
         return await one.run()
+
+
+def _remembered(wish: Wish) -> State:
+    """What the folder holds, which must be of the same kind. Raises ``Permanent``:
+    ``another-snapshot``, ``another-project``, ``pull-state-unreadable``."""
+    remembered = state.load(wish.folder)
+    if remembered is None:
+        return State(project=wish.project, snapshot=wish.snapshot)
+    if remembered.snapshot != wish.snapshot:
+        if remembered.snapshot:
+            said = f"{wish.folder} holds the snapshot {remembered.snapshot}, and stays so"
+        else:
+            said = f"{wish.folder} is kept equal to the lake by groundwire pull"
+        raise Permanent("another-snapshot", f"{said}: name another DIR")
+    if remembered.project != wish.project:
+        said = f"{wish.folder} is a pulled folder of project {remembered.project}"
+        raise Permanent("another-project", said)
+    return remembered
 
 
 class _Pull:
