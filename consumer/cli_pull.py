@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from consumer.cli_shared import (
     FAILED,
@@ -19,14 +16,13 @@ from consumer.cli_shared import (
     LakeOption,
     do,
     end,
-    err,
     out,
+    progress_bar,
+    show_pulled,
 )
 
 if TYPE_CHECKING:
     from consumer.app_pull import Asked, Options, Summary
-
-NAMED = 20  # tasks that the summary names of each kind
 
 
 class Layout(StrEnum):
@@ -138,7 +134,7 @@ def pull(
         channel=channel,
     )
     summary = do(_pulling(house.Asked(project, directory, options, lake, config, clear_cache)))
-    _show(summary)
+    show_pulled(summary)
     if summary.problems:
         raise typer.Exit(FAILED)
 
@@ -151,7 +147,7 @@ async def _pulling(asked: Asked) -> Summary:
     if told and asked.options is None:
         out.print(escape(f"as the last time: {told}"))
     out.print(escape(f"project {wish.project} into {wish.folder}"))
-    with _bar() as bar:
+    with progress_bar() as bar:
         return await house.pulled(store, wish, bar)
 
 
@@ -175,53 +171,3 @@ def _moment(name: str, text: str | None, *, end_of: bool) -> str | None:
         return house.moment(text, end=end_of)
     except ValueError as error:
         end(MISCONFIGURED, f"{name}: {error}")
-
-
-class _Bar:
-    """A progress bar of bytes, where a person looks."""
-
-    def __init__(self, bar: Progress) -> None:
-        self._bar = bar
-        self._task = bar.add_task("fetching", total=None)
-
-    def begin(self, size: int) -> None:
-        self._bar.update(self._task, total=size)
-
-    def advance(self, size: int) -> None:
-        self._bar.advance(self._task, size)
-
-
-@contextmanager
-def _bar() -> Iterator[_Bar]:
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(),
-               TimeRemainingColumn())  # fmt: skip
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-        yield _Bar(bar)
-
-
-def _show(summary: Summary) -> None:
-    for what, tasks in (
-        ("added", summary.added),
-        ("changed", summary.changed),
-        ("removed", summary.removed),
-    ):
-        if tasks:
-            out.print(escape(f"{what} {len(tasks)}: {_named(tasks)}"))
-    for place in summary.aside:
-        err.print(escape(f"groundwire: a file that is not of this pull now lies at {place}"))
-    if summary.undated:
-        said = "left out, for the lake does not know the time that was asked for"
-        err.print(escape(f"groundwire: {summary.undated} task(s) {said}"))
-    for problem in summary.problems:
-        err.print(escape(f"groundwire: {problem.task}: {problem.message} ({problem.reason})"))
-    counts = (
-        f"{len(summary.added)} added, {len(summary.changed)} changed, "
-        f"{len(summary.removed)} removed, {summary.unchanged} unchanged; "
-        f"{summary.files} file(s), {summary.size} bytes fetched"
-    )
-    out.print(escape(f"{summary.index}: {counts}"), style="red" if summary.problems else "green")
-
-
-def _named(tasks: Sequence[str]) -> str:
-    more = len(tasks) - NAMED
-    return ", ".join(tasks[:NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
     from consumer.app import FullQueue
+    from consumer.app_pull import Summary
     from consumer.settings import Settings
 
 T = TypeVar("T")
 
 FAILED, MISCONFIGURED = 1, 2  # exit codes
+NAMED = 20  # tasks that a summary names of each kind
 
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -120,3 +124,56 @@ def _or_end(work: Callable[[], T]) -> T:
         end(FAILED, f"{error.filename or 'the system'}: {error.strerror or type(error).__name__}")
     except KeyboardInterrupt:
         end(130, "interrupted")
+
+
+class Bar:
+    """A progress bar of bytes, where a person looks."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._task = bar.add_task("fetching", total=None)
+
+    def begin(self, size: int) -> None:
+        self._bar.update(self._task, total=size)
+
+    def advance(self, size: int) -> None:
+        self._bar.advance(self._task, size)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Bar]:
+    """Of what is fetched from the lake."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(),
+               TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        yield Bar(bar)
+
+
+def show_pulled(summary: Summary) -> None:
+    """What a pull did, and what went wrong."""
+    for what, tasks in (
+        ("added", summary.added),
+        ("changed", summary.changed),
+        ("removed", summary.removed),
+    ):
+        if tasks:
+            out.print(escape(f"{what} {len(tasks)}: {named(tasks)}"))
+    for place in summary.aside:
+        err.print(escape(f"groundwire: a file that is not of this pull now lies at {place}"))
+    if summary.undated:
+        said = "left out, for the lake does not know the time that was asked for"
+        err.print(escape(f"groundwire: {summary.undated} task(s) {said}"))
+    for problem in summary.problems:
+        err.print(escape(f"groundwire: {problem.task}: {problem.message} ({problem.reason})"))
+    counts = (
+        f"{len(summary.added)} added, {len(summary.changed)} changed, "
+        f"{len(summary.removed)} removed, {summary.unchanged} unchanged; "
+        f"{summary.files} file(s), {summary.size} bytes fetched"
+    )
+    out.print(escape(f"{summary.index}: {counts}"), style="red" if summary.problems else "green")
+
+
+def named(tasks: Sequence[str]) -> str:
+    """The first of them, and how many more there are."""
+    more = len(tasks) - NAMED
+    return ", ".join(tasks[:NAMED]) + (f" and {more} more" if more > 0 else "")
