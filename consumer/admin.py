@@ -1,4 +1,4 @@
-"""The admin listener's application: ``/healthz``, ``/readyz`` and ``/metrics``.
+"""The admin listener's application: ``/healthz``, ``/readyz``, ``/metrics`` and ``/changes``.
 
 Ready means that a 2xx can be kept, whatever the lake's state, and that the lanes which this process
 works on are being worked on. With a token, whoever does not show it learns up or down, ready or
@@ -20,6 +20,7 @@ from consumer.signature import token_matches
 from consumer.telemetry import Metrics
 
 Check = Callable[[], Awaitable[None]]
+Stream = Callable[[web.Request], Awaitable[web.StreamResponse]]
 LogSize = tuple[int, float | None]  # entries, age of the newest in seconds
 
 
@@ -32,6 +33,7 @@ class Admin:
     lanes: Sequence[LaneSpec]
     checks: Mapping[str, Check] = field(default_factory=dict)
     log: Callable[[], LogSize] | None = None
+    changes: Stream | None = None
     token: str | None = None
     look_s: float = 2.0  # for one look at a lane, so that a scrape is answered while it hangs
     ready_s: float = 3.0  # for one check
@@ -41,6 +43,7 @@ class Admin:
         app.router.add_get("/healthz", self._health)
         app.router.add_get("/readyz", self._ready)
         app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/changes", self._changes, allow_head=False)
         return app
 
     async def _health(self, _: web.Request) -> web.Response:
@@ -57,8 +60,7 @@ class Admin:
         return web.json_response(said, status=503 if reasons else 200)
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        if not self._admits(request):
-            raise web.HTTPUnauthorized(headers={hdrs.WWW_AUTHENTICATE: "Bearer"})
+        self._admit(request)
         await asyncio.gather(*(self._look(lane) for lane in self.lanes))
         if self.log is not None:
             entries, age_s = self.log()
@@ -68,6 +70,12 @@ class Admin:
             headers={hdrs.CONTENT_TYPE: "text/plain; version=0.0.4; charset=utf-8"},
         )
 
+    async def _changes(self, request: web.Request) -> web.StreamResponse:
+        self._admit(request)
+        if self.changes is None:
+            raise web.HTTPNotFound
+        return await self.changes(request)
+
     async def _look(self, lane: LaneSpec) -> None:
         try:
             async with asyncio.timeout(self.look_s):
@@ -76,6 +84,10 @@ class Admin:
             self.metrics.observed(f"queue-{lane.name}", ok=False)
         else:
             self.metrics.observed(f"queue-{lane.name}", ok=True)
+
+    def _admit(self, request: web.Request) -> None:
+        if not self._admits(request):
+            raise web.HTTPUnauthorized(headers={hdrs.WWW_AUTHENTICATE: "Bearer"})
 
     def _admits(self, request: web.Request) -> bool:
         if self.token is None:

@@ -42,6 +42,7 @@ from consumer.retry import Policy, backoff_s
 from consumer.serve import Loop, Process, pause
 from consumer.settings import ConfigurationError, Settings
 from consumer.settings_values import Address
+from consumer.stream import ChangeStream
 from consumer.telemetry import Metrics, logger
 from consumer.timed import Timed
 
@@ -103,6 +104,8 @@ async def serve(
         metrics=metrics,
         closing=closing,
     )
+    stream = _stream(settings, tail, metrics)
+    closing.append(stream.close)
     process = Process(
         queue=queue,
         started=_started(settings, command),
@@ -113,12 +116,13 @@ async def serve(
         lanes={
             **{name: _loop(name, settings, ports, metrics, log) for name in lanes},
             **{f"follow {name}": one.run for name, one in following.items()},
+            "changes": stream.until,
         },
     )
     if hooks:
         process.hooks = (_hook_listener(settings, ports, metrics), settings.http.listen)
     process.admin = (
-        _admin_listener(settings, process, metrics, lanes, log, following),
+        _admin_listener(settings, process, metrics, lanes, log, following, stream),
         settings.admin.listen,
     )
     await process.run()
@@ -174,6 +178,7 @@ def _admin_listener(
     lanes: Sequence[str],
     log: TileLog | None,
     following: Mapping[str, Following],
+    stream: ChangeStream,
 ) -> Listener:
     def working(lane: str) -> Callable[[], Awaitable[None]]:
         return lambda: process.check_lane(lane)
@@ -190,10 +195,24 @@ def _admin_listener(
             **({f"follow {n}": f.check for n, f in following.items()} if not lanes else {}),
         },
         log=_log_size(log) if log else None,
+        changes=stream.handle,
         token=token.reveal() if token else None,
     )
     return Listener(
-        admin.application(), header_timeout_s=settings.http.header_timeout_s, stop_s=1.0
+        admin.application(),
+        header_timeout_s=settings.http.header_timeout_s,
+        stop_s=1.0,
+        cancels=True,
+    )
+
+
+def _stream(settings: Settings, tail: LogTail, metrics: Metrics) -> ChangeStream:
+    return ChangeStream(
+        tail,
+        metrics,
+        max_readers=settings.changes.max_readers,
+        heartbeat_s=settings.changes.heartbeat_s,
+        stalled_s=settings.changes.stalled_s,
     )
 
 

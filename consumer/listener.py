@@ -25,9 +25,12 @@ LINGER_S = 2.0  # reading on after a refusal, so that the sender sees the answer
 
 
 class Listener:
-    """Serves ``app``; made anew for each start."""
+    """Serves ``app``; made anew for each start. ``cancels``: what was asked by somebody who has
+    gone is not worked on any more."""
 
-    def __init__(self, app: web.Application, *, header_timeout_s: float, stop_s: float) -> None:
+    def __init__(
+        self, app: web.Application, *, header_timeout_s: float, stop_s: float, cancels: bool = False
+    ) -> None:
         self._header_timeout_s = header_timeout_s
         self._waiting: dict[object, asyncio.TimerHandle] = {}
         app.middlewares.insert(0, self._asked)
@@ -43,7 +46,11 @@ class Listener:
             "max_headers": MAX_HEADERS,
         }
         self._runner = web.AppRunner(
-            app, handle_signals=False, shutdown_timeout=stop_s, **self._options
+            app,
+            handle_signals=False,
+            shutdown_timeout=stop_s,
+            handler_cancellation=cancels,
+            **self._options,
         )
         self._server: asyncio.Server | None = None
 

@@ -26,7 +26,7 @@ TOKEN = "tok-secret-123456"
 COMMANDS = [
     ["run"], ["receive"], ["work"], ["follow"], ["check"], ["demo"], ["verify"], ["report"], ["gc"],
     ["dead", "list"], ["dead", "show"], ["dead", "replay"], ["dead", "drop"],
-    ["key", "new"], ["key", "show"], ["pull"], ["show"], ["calibrate"],
+    ["key", "new"], ["key", "show"], ["pull"], ["show"], ["calibrate"], ["changes"],
 ]  # fmt: skip
 
 
