@@ -43,7 +43,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be written down. ``size`` None is the log as it is now, without what came after
     the last change of a task, so that the same ground truth has the same id. ``projects`` are ids,
     or names in the lake; empty (or ``*``) is all. ``key`` parts the tasks; empty, the log's origin
-    does."""
+    does. ``absent_ok``: some of the projects and classes may not be there yet, though not all."""
 
     name: str
     size: int | None = None
@@ -52,6 +52,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     split: dict[str, float]
     key: bytes = b""
     patient: str = ""
+    absent_ok: bool = False
 
 
 async def create(
@@ -76,7 +77,8 @@ async def create(
     )
     if (there := await retried(lambda: stored.read(store, name, made), sleep)) is not None:
         return there
-    moves = _of_projects(await truth_at(log, size, sleep), selection.projects, size)
+    moves = await truth_at(log, size, sleep)
+    moves = _of_projects(moves, selection.projects, size, absent_ok=wanted.absent_ok)
     described = Described(
         name=name,
         id=made,
@@ -86,7 +88,7 @@ async def create(
         selection=selection,
         split=split.settings,
     )
-    return await _written(described, moves, split, store, sleep)
+    return await _written(described, moves, split, store, sleep, absent_ok=wanted.absent_ok)
 
 
 def record_of(snapshot: Snapshot) -> Record:
@@ -122,12 +124,15 @@ def _selection(wanted: Wanted) -> Selection:
     return Selection(projects=projects, classes=tuple(sorted(set(wanted.classes))))
 
 
-def _of_projects(moves: Sequence[Move], projects: Collection[str], size: int) -> list[Move]:
+def _of_projects(
+    moves: Sequence[Move], projects: Collection[str], size: int, *, absent_ok: bool
+) -> list[Move]:
     if not moves:
         raise _empty(size)
     known = {move.project_key for move in moves}
+    there = known | {move.project for move in moves}
     for project in projects:
-        if project not in known and all(move.project != project for move in moves):
+        if project not in there and not (absent_ok and not there.isdisjoint(projects)):
             held = f"the ground truth is of {_named(known)}"
             said = f"no task of project {_short(project)} is in the ground truth: {held}"
             raise Permanent("no-such-project", said)
@@ -137,7 +142,13 @@ def _of_projects(moves: Sequence[Move], projects: Collection[str], size: int) ->
 
 
 async def _written(
-    begun: Described, moves: Sequence[Move], split: Split, store: Store, sleep: Sleep
+    begun: Described,
+    moves: Sequence[Move],
+    split: Split,
+    store: Store,
+    sleep: Sleep,
+    *,
+    absent_ok: bool,
 ) -> Snapshot:
     """Everything is read before anything is stored."""
     prefix = layout.snapshot_prefix(begun.name, begun.id)
@@ -145,7 +156,8 @@ async def _written(
         manifests, counting = Manifests(folder), Counting()
         try:
             classes = begun.selection.classes
-            await _fill(moves, classes, split, manifests, counting, store, sleep)
+            seen = await _fill(moves, classes, split, manifests, counting, store, sleep)
+            _check(classes, seen, absent_ok=absent_ok)
         finally:
             await asyncio.to_thread(manifests.close)
         files = await manifests.store(store, prefix, sleep)
@@ -163,8 +175,8 @@ async def _fill(
     counting: Counting,
     store: Store,
     sleep: Sleep,
-) -> None:
-    """Reads every manifest; keeps a few at a time in memory."""
+) -> set[str]:
+    """Reads every manifest; keeps a few at a time in memory. The classes that are drawn."""
     seen: set[str] = set()
     for start in range(0, len(moves), TASKS_AT_ONCE):
         rows = await _rows(moves[start : start + TASKS_AT_ONCE], split, store, sleep)
@@ -177,8 +189,13 @@ async def _fill(
         for of_task in wanted:
             counting.add(of_task)
         await asyncio.to_thread(manifests.add, [row for of_task in wanted for row in of_task])
+    return seen
+
+
+def _check(classes: Collection[str], seen: Collection[str], *, absent_ok: bool) -> None:
+    any_there = not set(seen).isdisjoint(classes)
     for name in classes:
-        if name not in seen:
+        if name not in seen and not (absent_ok and any_there):
             held = f"it holds {_named(seen)}" if seen else "it holds none"
             said = f"nothing in the ground truth is of class {_short(name)}: {held}"
             raise Permanent("no-such-class", said)
