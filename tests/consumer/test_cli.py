@@ -27,6 +27,8 @@ COMMANDS = [
     ["run"], ["receive"], ["work"], ["follow"], ["check"], ["demo"], ["verify"], ["report"], ["gc"],
     ["dead", "list"], ["dead", "show"], ["dead", "replay"], ["dead", "drop"],
     ["key", "new"], ["key", "show"], ["pull"], ["show"], ["calibrate"], ["changes"],
+    ["snapshot", "create"], ["snapshot", "list"], ["snapshot", "show"], ["snapshot", "diff"],
+    ["snapshot", "pull"],
 ]  # fmt: skip
 
 
