@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from consumer.app_adapters import Close, now
+from consumer.app_retrain import make_retrain
 from consumer.follow import Following
 from consumer.ports import Follower, FollowPorts, LogReader, Queue, Store
 from consumer.queues.exchange import RabbitExchange
 from consumer.serve import pause
 from consumer.settings import ConfigurationError, Settings
+from consumer.stores.s3_delta import DeltaOptions
 from consumer.telemetry import Metrics
 from handlers.relay import Relay
+from handlers.table import Table, TablePlace
+from handlers.table_schema import TABLE
 
 Make = Callable[[Settings, FollowPorts, list[Close]], Follower]
 
@@ -35,7 +39,22 @@ def _relay(settings: Settings, ports: FollowPorts, closing: list[Close]) -> Foll
     return Relay(ports, exchange)
 
 
-FOLLOWERS: Mapping[str, Make] = {"relay": _relay}
+def _table(settings: Settings, ports: FollowPorts, closing: list[Close]) -> Follower:
+    return Table(ports, table_place(settings))
+
+
+def table_place(settings: Settings) -> Callable[[], TablePlace]:
+    """Where the table lies, with credentials that are valid when it is asked."""
+    if settings.lake.scheme == "file":
+        folder = TablePlace(str(settings.lake.path / TABLE))
+        return lambda: folder
+    bucket, prefix = settings.lake.bucket
+    uri = f"s3://{bucket}/{prefix}/{TABLE}" if prefix else f"s3://{bucket}/{TABLE}"
+    options = DeltaOptions(bucket, endpoint=settings.lake_endpoint or None)
+    return lambda: TablePlace(uri, options())
+
+
+FOLLOWERS: Mapping[str, Make] = {"relay": _relay, "retrain": make_retrain}
 
 
 def followings(
