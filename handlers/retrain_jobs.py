@@ -13,7 +13,7 @@ from typing import Any
 
 from consumer.errors import GroundwireError, Permanent, Transient
 
-CANCEL_S = 10.0  # for whatever it must clean up
+CANCEL_S = 15.0  # for whatever it must clean up
 BASE_S, CAP_S = 0.5, 600.0  # between two tries
 MAX_AFTER_S = 86_400.0  # the longest that a target may ask us to wait
 

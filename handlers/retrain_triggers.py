@@ -21,7 +21,7 @@ from handlers.retrain_state import MAX_MESSAGE, Begun, Open, Taken
 from handlers.targets.trigger import Target, Trigger
 
 LOOK_S = 0.25  # while something is under way
-GRACE_S = 5.0  # a target's own time limit says more than ours
+GRACE_S = 15.0  # a target's own time limit says more than ours, and it cleans up
 SNAPSHOT_S = 86_400.0  # the longest that a snapshot may take
 
 
