@@ -54,7 +54,7 @@ def table_place(settings: Settings) -> Callable[[], TablePlace]:
     return lambda: TablePlace(uri, options())
 
 
-FOLLOWERS: Mapping[str, Make] = {"relay": _relay, "retrain": make_retrain}
+FOLLOWERS: Mapping[str, Make] = {"relay": _relay, "retrain": make_retrain, "table": _table}
 
 
 def followings(
