@@ -1,4 +1,4 @@
-"""Verifies that the lake is what the log says: manifests, files, and each task's pointer."""
+"""Verifies that the lake is what the log says: manifests, files, each task's pointer, snapshots."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from consumer.log.check_snapshots import PREFIX as SNAPSHOTS
+from consumer.log.check_snapshots import SnapshotCheck
 from consumer.log.finding import Counts, Findings
 from consumer.log.keys import CHECKPOINT, HEAD, IDS, LOG, STAGE, TILES, VKEY
 from consumer.model import Manifest, Pointer, canonical, decode, digest, encode, pointer_sha256
@@ -38,12 +40,15 @@ class LakeCheck:
         self._files = 0
         self._size_bytes = 0
         self._sizes: dict[str, int] = {}  # of what the store lists
+        self._snapshots = SnapshotCheck(store, findings, self._hashed, self._missing)
 
     def add(self, entry: LogEntry) -> None:
         data = entry.data
         if data["kind"] == "erased":
             keys = [data.get("key"), *_texts(data.get("keys"))]
             self._erased.update(key for key in keys if isinstance(key, str))
+        if data["kind"] == "snapshot":
+            self._snapshots.add(entry)
         if data["kind"] != "lake":
             return
         task = (str(data.get("source")), str(data.get("project")), str(data.get("task")))
@@ -65,6 +70,7 @@ class LakeCheck:
         for key, (sha256, index) in self._manifests.items():
             await self._manifest(key, sha256, index)
         await self._notes(keys)
+        await self._snapshots.finish(keys)
         counts = Counts(
             tasks=len(self._newest),
             revisions=len(self._manifests),
@@ -205,6 +211,8 @@ class LakeCheck:
     def _unreferenced(self, key: str) -> bool:
         if key.startswith(STAGE):
             return True
+        if key.startswith(SNAPSHOTS):
+            return key not in self._snapshots.referenced
         parts = key.split("/")
         folder = parts[1] if len(parts) > 2 else ""
         if folder in ("tasks", "taxonomies") and not key.startswith(LOG):

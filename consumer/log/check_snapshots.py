@@ -1,0 +1,84 @@
+"""Verifies that each snapshot is what the log says: ``snapshot.json``, and the files it names."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection
+
+import msgspec
+
+from consumer.log.finding import Findings
+from consumer.model import decode, digest
+from consumer.ports import LogEntry, Store
+
+PREFIX = "snapshots/"
+DESCRIPTION = "snapshot.json"  # stored last: without it there is no snapshot
+
+Hashed = Callable[[str], Awaitable[tuple[str, int] | None]]
+Missing = Callable[[str, str, int | None], None]
+
+
+class _File(msgspec.Struct, frozen=True):
+    sha256: str
+    size: int
+
+
+class _Described(msgspec.Struct, frozen=True):
+    """Of a ``snapshot.json``, what it says of its files."""
+
+    files: dict[str, _File]
+
+
+class SnapshotCheck:
+    """Takes the log's entries in order, then looks at the snapshots. ``referenced`` are the keys
+    of whole snapshots; what else lies there is left over from a crash."""
+
+    def __init__(self, store: Store, findings: Findings, hashed: Hashed, missing: Missing) -> None:
+        self.referenced: set[str] = set()
+        self._store, self._findings = store, findings
+        self._hashed, self._missing = hashed, missing
+        self._logged: dict[str, tuple[str, int]] = {}  # sha256, index of the entry
+
+    def add(self, entry: LogEntry) -> None:
+        key, sha256 = entry.data.get("key"), entry.data.get("sha256")
+        if isinstance(key, str) and key.startswith(PREFIX) and isinstance(sha256, str):
+            self._logged.setdefault(key, (sha256, entry.index))
+        else:
+            self._findings.add("log", "an entry of a snapshot names none", entry=entry.index)
+
+    async def finish(self, keys: Collection[str]) -> None:
+        there = {key for key in keys if is_description(key)}
+        for key in sorted(there | self._logged.keys()):
+            sha256, index = self._logged.get(key, (None, None))
+            await self._snapshot(key, sha256, index)
+
+    async def _snapshot(self, key: str, sha256: str | None, entry: int | None) -> None:
+        self.referenced.add(key)
+        stored = await self._store.read(key)
+        if stored is None:
+            self._missing(key, "the log names this snapshot, and it is missing", entry)
+            return
+        if sha256 is None:
+            self._findings.note(f"{key} is not in the log yet; creating it again brings it there")
+        elif digest(stored.data) != sha256:
+            self._findings.add(key, "it does not have the hash in the log", entry=entry)
+            return
+        try:
+            described = decode(stored.data, _Described)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            self._findings.add(key, "it is no snapshot", entry=entry)
+            return
+        for name, file in described.files.items():
+            await self._file(key.removesuffix(DESCRIPTION) + name, file, key)
+
+    async def _file(self, key: str, file: _File, snapshot: str) -> None:
+        self.referenced.add(key)
+        found = await self._hashed(key)
+        if found is None:
+            self._missing(key, f"{snapshot} names it, and it is missing", None)
+        elif found != (file.sha256, file.size):
+            self._findings.add(key, f"it does not have the hash and size in {snapshot}")
+
+
+def is_description(key: str) -> bool:
+    parts = key.split("/")
+    return key.startswith(PREFIX) and len(parts) == 4 and parts[3] == DESCRIPTION
