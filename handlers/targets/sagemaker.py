@@ -23,6 +23,9 @@ from handlers.targets.trigger import Fired, Trigger
 MAX_VALUE = 1024  # characters of a parameter, by the API
 MAX_NAME = 82  # of an execution
 
+# What botocore's parsers raise for an answer that is no such answer.
+_MALFORMED = (AttributeError, KeyError, RecursionError, TypeError, ValueError)
+
 _DENIED = ("target-refused", "denies it: allow sagemaker:StartPipelineExecution")
 
 # Error codes of the API ("Common Errors", and the operation's own) that a person must mend. All
@@ -75,7 +78,6 @@ class SageMakerTarget:
         self._region = region or None
         self._endpoint = endpoint or None
         self._timeout_s = timeout_s
-        self._client: Any = None
         self._running: Future[Fired] | None = None
 
     async def fire(self, trigger: Trigger) -> Fired:
@@ -109,24 +111,25 @@ class SageMakerTarget:
 
     def _start(self, request: Mapping[str, Any]) -> Fired:
         from botocore import exceptions  # only who has this target pays for it
+        from botocore.parsers import ResponseParserError
 
         try:
-            if self._client is None:
-                self._client = self._connect()
-            answer = self._client.start_pipeline_execution(**request)
+            answer = self._connect().start_pipeline_execution(**request)
         except exceptions.ClientError as error:
             raise _explained(error.response) from None
         except exceptions.NoRegionError:
             said = "SageMaker's region is not known: write region, or set AWS_REGION"
             raise Permanent("target-request", said) from None
-        except (exceptions.ParamValidationError, exceptions.InvalidRegionError, ValueError):
-            said = "SageMaker cannot be asked so: look at pipeline, region and endpoint"
-            raise Permanent("target-request", said) from None
+        except (exceptions.ParamValidationError, exceptions.InvalidRegionError):
+            raise _no_request() from None
         except (exceptions.BotoCoreError, OSError) as error:
             raise _unanswered(error) from None
+        except (ResponseParserError, *_MALFORMED):
+            raise _malformed() from None
         return Fired(reference=_reference(answer.get("PipelineExecutionArn")))
 
     def _connect(self) -> Any:
+        """A client for one call: one that found no credentials would never look again."""
         import boto3.session
         from botocore.config import Config
 
@@ -136,13 +139,15 @@ class SageMakerTarget:
             read_timeout=patience_s,
             retries={"total_max_attempts": 1, "mode": "standard"},
         )
-        session = boto3.session.Session()
-        return session.client(
-            "sagemaker",
-            region_name=self._region,
-            endpoint_url=self._endpoint,
-            config=config,
-        )
+        try:
+            return boto3.session.Session().client(
+                "sagemaker",
+                region_name=self._region,
+                endpoint_url=self._endpoint,
+                config=config,
+            )
+        except ValueError:  # an endpoint that is no URL
+            raise _no_request() from None
 
 
 def request_token(key: str, pipeline: str) -> str:
@@ -156,8 +161,19 @@ def display_name(key: str) -> str:
 
 
 def _reference(arn: object) -> str:
-    known = isinstance(arn, str) and re.fullmatch(r"arn:[A-Za-z0-9:/_-]{1,250}", arn)
-    return str(arn) if known else ""
+    """Raises ``Transient`` where no execution is named: a proxy's page, perhaps."""
+    if not isinstance(arn, str) or not arn:
+        raise _malformed()
+    return arn if re.fullmatch(r"arn:[A-Za-z0-9:/_-]{1,250}", arn) else ""
+
+
+def _no_request() -> Permanent:
+    said = "SageMaker cannot be asked so: look at pipeline, region and endpoint"
+    return Permanent("target-request", said)
+
+
+def _malformed() -> Transient:
+    return Transient("target-answer-malformed", "SageMaker's answer does not name the execution")
 
 
 def _explained(response: Any) -> Transient | Permanent:
