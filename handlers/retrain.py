@@ -23,8 +23,8 @@ from handlers.retrain_ledger import Ledger
 from handlers.retrain_outbox import Outbox
 from handlers.retrain_pending import Counting, Key, Task
 from handlers.retrain_policy import Decide, Policy, decide
-from handlers.retrain_state import State, read_state
-from handlers.retrain_triggers import TakeSnapshot, Triggers
+from handlers.retrain_state import MAX_KEPT, State, read_state
+from handlers.retrain_triggers import GRACE_S, TakeSnapshot, Triggers
 from handlers.targets.trigger import Target
 from handlers.threads import together
 
@@ -34,7 +34,9 @@ UNREADABLE_S = 60.0  # a manifest that cannot be had is looked for again
 
 
 class Retrain:
-    """Implements ``Follower``. ``targets`` are by policy, ``random`` gives [0, 1)."""
+    """Implements ``Follower``. ``targets`` are by policy, ``random`` gives [0, 1). ``kept`` is how
+    many changes of pending tasks the stored state holds: with more, a start counts them again from
+    the last decision on."""
 
     name = "retrain"
     kinds = frozenset({"lake", records.DECIDED, records.TRIGGERED})
@@ -47,11 +49,14 @@ class Retrain:
         ports: FollowPorts,
         snapshot: TakeSnapshot,
         random: Callable[[], float] = chance.random,
+        grace_s: float = GRACE_S,
+        kept: int = MAX_KEPT,
     ) -> None:
+        self._kept = kept
         self._policies = tuple(policies)
         self._ports = ports
         by_name = {policy.name: policy for policy in policies}
-        self._triggers = Triggers(by_name, targets, snapshot, ports.queue, random)
+        self._triggers = Triggers(by_name, targets, snapshot, ports.queue, random, grace_s)
         self._begin_anew(State())
 
     def _begin_anew(self, state: State) -> None:
@@ -92,7 +97,7 @@ class Retrain:
 
     def _cursor(self, batch: Batch) -> Cursor:
         """It stays behind when the pending tasks are too many to be kept."""
-        state = self._ledger.state()
+        state = self._ledger.state(kept=self._kept)
         counted = [state.policies[one.name].next for one in self._policies]
         return Cursor(min([batch.end, *counted]), msgspec.to_builtins(state))
 

@@ -16,7 +16,7 @@ from consumer.ports import LogEntry
 from handlers.retrain_pending import Count, Counting, has_other_masks
 from handlers.retrain_policy import Policy
 from handlers.retrain_records import DECIDED, TRIGGERED, read_decision
-from handlers.retrain_state import Open, State, fits
+from handlers.retrain_state import MAX_KEPT, Open, State, fits
 
 
 class Ledger:
@@ -55,11 +55,12 @@ class Ledger:
         """Whether it is not configured any more."""
         return policy not in self.countings
 
-    def state(self) -> State:
-        """To be kept; `Ledger` of it goes on at `State`'s smallest ``next``."""
-        kept = fits(self.countings.values())
+    def state(self, *, kept: int = MAX_KEPT) -> State:
+        """To be stored; `Ledger` of it goes on at its smallest ``next``. Pending tasks are in it
+        if they have at most ``kept`` changes."""
+        is_whole = fits(self.countings.values(), kept)
         counts = {
-            name: counting.stored(with_tasks=kept) for name, counting in self.countings.items()
+            name: counting.stored(with_tasks=is_whole) for name, counting in self.countings.items()
         }
         return State(policies={**self._gone, **counts}, open=self.open)
 

@@ -144,6 +144,7 @@ class Counting:
                 self._drop(key)
             elif len(later) < len(task.marks):
                 self.tasks[key] = msgspec.structs.replace(task, marks=later)
+        self.tasks = dict(sorted(self.tasks.items(), key=lambda item: item[1].marks[0].index))
         if self.removed is not None and self.removed.index < self.since:
             self.removed = None
         return True

@@ -76,12 +76,12 @@ def read_state(state: Mapping[str, Any]) -> State | None:
         return None
 
 
-def fits(countings: Iterable[Counting]) -> bool:
-    """Whether the pending tasks are few enough to be kept."""
+def fits(countings: Iterable[Counting], kept: int) -> bool:
+    """Whether the pending tasks have at most ``kept`` changes."""
     marks = 0
     for counting in countings:
         for task in counting.tasks.values():
             marks += len(task.marks)
-            if marks > MAX_KEPT:
+            if marks > kept:
                 return False
     return True

@@ -22,6 +22,7 @@ from handlers.targets.trigger import Target, Trigger
 
 LOOK_S = 0.25  # while something is under way
 GRACE_S = 15.0  # a target's own time limit says more than ours, and it cleans up
+GONE = "policy-not-configured"  # any more: it is not fired, and not forgotten
 SNAPSHOT_S = 86_400.0  # the longest that a snapshot may take
 
 
@@ -42,6 +43,7 @@ class Triggers:
     snapshot: TakeSnapshot
     queue: Queue
     random: Callable[[], float]
+    grace_s: float = GRACE_S
     jobs: Jobs = field(default_factory=Jobs)
 
     def begin_due(self, opened: Mapping[str, Open], log: str, now: datetime) -> None:
@@ -59,7 +61,7 @@ class Triggers:
             else:
                 trigger = trigger_for(one.decision, one.snapshot, log)
                 fire = self._fire(trigger, one.snapshot)
-                limit_s = policy.timeout_s + GRACE_S
+                limit_s = policy.timeout_s + self.grace_s
                 self.jobs.begin(policy.name, one.decision.id, fire, limit_s=limit_s)
 
     def take_ended(self, opened: Mapping[str, Open], now: datetime) -> bool:
@@ -101,10 +103,10 @@ class Triggers:
         return [*waiting, *([LOOK_S] if len(self.jobs) else [])]
 
     def troubles(self, opened: Mapping[str, Open]) -> list[str]:
-        gone = [one for one in opened.values() if one.decision.policy not in self.policies]
         return [
-            *(one.reason for one in opened.values() if one.reason is not None),
-            *("policy-not-configured" for _ in gone),
+            reason
+            for one in opened.values()
+            if (reason := one.reason if one.decision.policy in self.policies else GONE)
         ]
 
     async def _take(self, decision: Decision) -> tuple[Taken, None]:
