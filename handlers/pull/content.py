@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 from consumer.errors import Permanent
 from consumer.model import digest
 from consumer.ports import Sleep, Store
 from handlers.pull import state
 from handlers.pull.together import retried
+
+
+class Reads(Protocol):
+    """What gives the lake's immutable objects, checked against their hashes."""
+
+    async def read(self, key: str, sha256: str) -> bytes:
+        """Raises ``Transient``; ``Permanent`` (``lake-file-missing``, ``lake-file-damaged``)."""
 
 
 class Contents:

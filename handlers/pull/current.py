@@ -11,7 +11,7 @@ from consumer.errors import Permanent
 from consumer.model import Manifest, Pointer, decode
 from consumer.ports import Listed, Sleep, Store
 from handlers import layout
-from handlers.pull.content import Contents
+from handlers.pull.content import Reads
 from handlers.pull.select import Facts, facts_of
 from handlers.pull.together import each, retried
 
@@ -66,7 +66,7 @@ async def read_facts(
     return [facts[item.key] for item in listed if item.key in facts], problems
 
 
-async def read_manifest(task: Facts, contents: Contents) -> Manifest:
+async def read_manifest(task: Facts, contents: Reads) -> Manifest:
     """Raises ``Transient`` and ``Permanent``."""
     if task.manifest is None or task.manifest_sha256 is None:
         raise Permanent("no-revision", "the task has no revision")

@@ -32,10 +32,7 @@ def folders(tasks: Sequence[Facts], *, by: str) -> dict[str, str]:
     Given all tasks of a project, deleted ones included, so that a folder's name hangs neither on
     what is selected nor on the order in which tasks came; of tasks with one name none has it bare.
     """
-    wanted = {
-        task.place: layout.safe_name(task.name if by == "name" and not task.nameless else task.task)
-        for task in tasks
-    }
+    wanted = {task.place: bare(task, by=by) for task in tasks}
     marks = {task.place: identifier(task.source, task.task) for task in tasks}
     met = Counter(folded(name) for name in wanted.values())
     made = {
@@ -49,6 +46,12 @@ def folders(tasks: Sequence[Facts], *, by: str) -> dict[str, str]:
         place: _with(wanted[place], marks[place]) if met[folded(name)] > 1 else name
         for place, name in made.items()
     }
+
+
+def bare(task: Facts, *, by: str) -> str:
+    """The folder of a task that meets no other. Only tasks whose bare folders are equal when
+    `folded` can meet, so `folders` of all of those is `folders` of the whole project for them."""
+    return layout.safe_name(task.name if by == "name" and not task.nameless else task.task)
 
 
 def distinct(paths: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
