@@ -103,7 +103,7 @@ class RabbitExchange:
         await self._broker.close()
 
     async def _exchange(self) -> AbstractExchange:
-        if self._channel is None:
+        if self._channel is None or self._channel.is_closed:
             self._channel = await self._broker.open_channel()
         return await self._channel.get_exchange(self._name, ensure=False)
 
