@@ -46,7 +46,7 @@ from consumer.settings_model import (
     Source,
     WorkSection,
 )
-from consumer.settings_retrain import PolicySection, secrets_of
+from consumer.settings_retrain import TARGET_KINDS, PolicySection, secrets_of
 from consumer.settings_values import (
     OWN_FOLDER,
     LakePlace,
@@ -313,6 +313,8 @@ def _sentence(error: ErrorDetails) -> str:
     loc = list(error["loc"])
     if loc[:1] == ["sources"] and len(loc) > 2 and loc[2] in ("labelbox", "redbrick", "[key]"):
         del loc[2]  # pydantic's mark of the branch it took
+    if loc[:1] == ["retrain"] and len(loc) > 3 and loc[2] == "target":
+        del loc[3]
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
     match error["type"]:
         case "missing":
@@ -322,9 +324,9 @@ def _sentence(error: ErrorDetails) -> str:
         case "too_short" | "string_too_short":
             said = "must not be empty"
         case "union_tag_not_found":
-            key, said = f"{key}.platform", f"is missing: one of {_platforms()}"
+            key, said = f"{key}.{_tag(loc)}", f"is missing: one of {_tags(loc)}"
         case "union_tag_invalid":
-            key, said = f"{key}.platform", f"must be one of {_platforms()}"
+            key, said = f"{key}.{_tag(loc)}", f"must be one of {_tags(loc)}"
         case "string_pattern_mismatch" if loc[0] == "sources":
             said = "a source's name is of a-z, 0-9, - and _, at most 40 of them"
         case "string_pattern_mismatch":
@@ -334,12 +336,18 @@ def _sentence(error: ErrorDetails) -> str:
     return f"{key}: {said}"
 
 
-def _platforms() -> str:
-    return ", ".join(get_args(kind.model_fields["platform"].annotation)[0] for kind in SOURCE_KINDS)
+def _tag(loc: Sequence[Any]) -> str:
+    """The key that tells which kind of table stands there."""
+    return "type" if loc[0] == "retrain" else "platform"
+
+
+def _tags(loc: Sequence[Any]) -> str:
+    kinds = TARGET_KINDS if loc[0] == "retrain" else SOURCE_KINDS
+    return ", ".join(get_args(kind.model_fields[_tag(loc)].annotation)[0] for kind in kinds)
 
 
 def _meant(loc: Sequence[Any]) -> str:
-    known: list[type[Section]] = [Settings, *SOURCE_KINDS, *_sections()]
+    known: list[type[Section]] = [Settings, *SOURCE_KINDS, *TARGET_KINDS, *_sections()]
     names = {name for section in known for name in section.model_fields}
     close = difflib.get_close_matches(str(loc[-1]), sorted(names), n=1, cutoff=0.75)
     return f" (did you mean {close[0]}?)" if close and close[0] != loc[-1] else ""

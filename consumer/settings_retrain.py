@@ -163,6 +163,15 @@ Target = Annotated[
 ]
 
 
+TARGET_KINDS: tuple[type[TargetSection], ...] = (
+    WebhookTarget,
+    HttpTarget,
+    AirflowTarget,
+    SageMakerTarget,
+    CommandTarget,
+)
+
+
 class PolicySection(Section):
     """One policy. It fires when ``min_changes`` tasks are new or changed in the ground truth and
     nothing has changed for ``quiet``; or when the oldest of them has waited for ``max_wait``."""

@@ -23,8 +23,8 @@ class Trigger(Struct, frozen=True, kw_only=True):
 
     ``key`` is the idempotency key: whoever sees it again has seen this decision before.
     ``log`` is the log's identity, ``log_root`` the root hash (base64) of its first ``log_size``
-    entries; ``snapshot`` is the snapshot's id, ``snapshot_key`` its prefix in the lake,
-    ``snapshot_sha256`` the hash of its manifest. ``added`` and ``changed`` count the tasks that are
+    entries; ``snapshot`` is the snapshot's id, ``snapshot_key`` the object in the
+    lake that says what it consists of, ``snapshot_sha256`` that object's hash. ``added`` and ``changed`` count the tasks that are
     new or other in the ground truth since the decision before. ``decided_at`` is in ``timestamp``
     form.
     """
