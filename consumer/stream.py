@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import socket
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 from aiohttp import hdrs, web
@@ -150,11 +150,11 @@ class ChangeStream:
             end = stretch_end(at, size)
             told = await self._shared.told(at, end) if end > at else ()
             at = max(at, end)
-            pieces = [*_pieces(told, wanted)]
-            if not pieces and now() >= beat_at:
-                pieces = [self._beat(at, await self._log.identity())]
-            for piece in pieces:
+            for piece in _pieces(told, wanted):
                 await response.write(piece)
+                beat_at = now() + self._heartbeat_s
+            if now() >= beat_at:
+                await response.write(self._beat(at, await self._log.identity()))
                 beat_at = now() + self._heartbeat_s
             await asyncio.sleep(0)  # whoever catches up leaves room for the others
 
@@ -238,16 +238,17 @@ def _weight(reading: asyncio.Task[list[_Told]]) -> int:
     return sum(2 * len(one.data) for one in reading.result())  # the change itself, and its text
 
 
-def _pieces(told: Sequence[_Told], wanted: Wanted) -> list[bytes]:
-    """The wanted events' bytes, in pieces of some `PIECE_BYTES`."""
-    pieces, piece = [], bytearray()
+def _pieces(told: Sequence[_Told], wanted: Wanted) -> Iterator[bytes]:
+    """The wanted events' bytes, in pieces of some `PIECE_BYTES`: only one is this reader's own."""
+    piece = bytearray()
     for one in told:
         if wanted.includes(one.change):
             piece += one.event(wanted)
         if len(piece) >= PIECE_BYTES:
-            pieces.append(bytes(piece))
+            yield bytes(piece)
             piece.clear()
-    return [*pieces, bytes(piece)] if piece else pieces
+    if piece:
+        yield bytes(piece)
 
 
 def _bound(transport: asyncio.Transport | None, stalled_s: float) -> None:
