@@ -66,7 +66,7 @@ async def create(
     """
     name = checked_name(wanted.name)
     size = await _size(wanted.size, log, sleep)
-    identity = await log.identity()
+    identity = await retried(log.identity, sleep)
     if size == 0 or not identity:
         raise _empty(size)
     root = await retried(lambda: log.root(size), sleep)

@@ -109,6 +109,7 @@ class Lake:
             taxonomy=None,
             taxonomy_key=None,
             files=tuple(sorted(files, key=lambda file: file.path)),
+            name=name or f"study {task}",
             refused=refused,
         )
         data = canonical(manifest)
