@@ -17,6 +17,8 @@ CANCEL_S = 15.0  # for whatever it must clean up
 BASE_S, CAP_S = 0.5, 600.0  # between two tries
 MAX_AFTER_S = 86_400.0  # the longest that a target may ask us to wait
 
+Work = Coroutine[Any, Any, Any]
+
 
 @dataclass(frozen=True, slots=True)
 class Ended:
@@ -47,7 +49,7 @@ class Jobs:
         return policy in self._running
 
     def begin(
-        self, policy: str, decision: str, work: Coroutine[Any, Any, Any], *, limit_s: float
+        self, policy: str, decision: str, work: Callable[[], Work], *, limit_s: float
     ) -> None:
         task = asyncio.create_task(_limited(work, limit_s), name=f"retrain {decision}")
         self._running[policy] = _Job(decision, task)
@@ -81,8 +83,8 @@ def wait_s(error: GroundwireError, attempts: int, random: Callable[[], float]) -
     return max(full * (0.5 + random() / 2), min(asked, MAX_AFTER_S))
 
 
-async def _limited(work: Coroutine[Any, Any, Any], limit_s: float) -> Any:
-    task = asyncio.create_task(work)
+async def _limited(work: Callable[[], Work], limit_s: float) -> Any:
+    task = asyncio.create_task(work())
     try:
         await asyncio.wait({task}, timeout=limit_s)
     finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, Protocol
 
 from consumer.model import Record, timestamp
@@ -56,11 +57,11 @@ class Triggers:
             if one.due_in_s(now) > 0:
                 continue
             if one.snapshot is None:
-                work = self._take(one.decision)
-                self.jobs.begin(policy.name, one.decision.id, work, limit_s=SNAPSHOT_S)
+                take = partial(self._take, one.decision)
+                self.jobs.begin(policy.name, one.decision.id, take, limit_s=SNAPSHOT_S)
             else:
                 trigger = trigger_for(one.decision, one.snapshot, log)
-                fire = self._fire(trigger, one.snapshot)
+                fire = partial(self._fire, trigger, one.snapshot)
                 limit_s = policy.timeout_s + self.grace_s
                 self.jobs.begin(policy.name, one.decision.id, fire, limit_s=limit_s)
 

@@ -26,10 +26,11 @@ TURNS = 400  # no story of a test takes as many
 @dataclass
 class FakeTarget:
     """An oracle: one key has one content, for ever. ``fails`` are raised, one a call; ``holding``
-    keeps calls from returning while it is not set; ``broken`` is raised after the target began."""
+    keeps calls from returning while it is not set; ``broken`` is raised when it began so many
+    times, though it did begin."""
 
     fails: list[BaseException] = field(default_factory=list)
-    broken: list[BaseException] = field(default_factory=list)
+    broken: dict[int, BaseException] = field(default_factory=dict)
     told: list[Trigger] = field(default_factory=list)  # each time that it began, or had begun
     asked: int = 0
     at_once: int = 0
@@ -57,8 +58,8 @@ class FakeTarget:
         for one in self.told:
             assert one.key != trigger.key or one == trigger, "one key, two contents"
         self.told.append(trigger)
-        if self.broken:
-            raise self.broken.pop(0)
+        if len(self.told) in self.broken:
+            raise self.broken[len(self.told)]
         return Fired(f"run-{trigger.decision}", already)
 
     @property
