@@ -8,10 +8,12 @@ and committed together, since each commit costs a file for each project.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+
+import pyarrow as pa
 
 from consumer.errors import Conflict, Permanent, Transient
 from consumer.model import Manifest, Record, timestamp
@@ -22,7 +24,7 @@ from handlers.table_foreign import Foreign
 from handlers.table_manifests import Manifests
 from handlers.table_rows import Row, move_of, row_of, table_of
 from handlers.table_schema import TABLE
-from handlers.table_upkeep import EVERY, MANY, is_due, upkeep, vacuum
+from handlers.table_upkeep import EVERY, MANY, checkpoint, compact, is_due, vacuum
 
 __all__ = ["Table", "TablePlace", "Tuning"]
 
@@ -44,17 +46,23 @@ class Tuning:
 
 
 class Table:
-    """Implements ``Follower``. ``place`` is asked in a thread, before each opening."""
+    """Implements ``Follower``. ``place`` is asked in a thread, before each opening; ``run`` takes
+    each step upon the table there."""
 
     name = "table"
     kinds = frozenset({"lake"})
 
     def __init__(
-        self, ports: FollowPorts, place: Callable[[], TablePlace], tuning: Tuning | None = None
+        self,
+        ports: FollowPorts,
+        place: Callable[[], TablePlace],
+        tuning: Tuning | None = None,
+        run: Callable[..., Awaitable[Any]] = asyncio.to_thread,
     ) -> None:
         self._ports = ports
         self._place = place
         self._tuning = tuning or Tuning()
+        self._run = run
         self._manifests = Manifests(ports.store)
         self._begin("", None)
 
@@ -114,36 +122,35 @@ class Table:
         rows = await self._rows()
         taken = len(rows)
         end = self._pending[taken].index if taken < len(self._pending) else self._end
-        data = await asyncio.to_thread(table_of, rows)
+        data = await self._run(table_of, rows)
         known = self._known or await self._create()
+        self._known = await self._append(known, data, end)
+        self._committed_at = self._ports.clock()
+        del self._pending[:taken]
+
+    async def _append(self, known: Standing, data: pa.Table, end: int) -> Standing:
+        begin = self._known.next if self._known else 0
         for _ in range(TRIES):
+            if known.next == end:  # another follower, or we, whose answer was lost
+                return known
+            if known.next != begin:
+                raise Conflict(TABLE)
             try:
-                known = await asyncio.to_thread(self._delta.append, known, data, end)
-                break
+                appended: Standing = await self._run(self._delta.append, known, data, end)
+                return appended
             except Moved:
                 looked = await self._look()
             if looked is None:
                 said = "the table was removed while it was followed; it is built anew"
                 raise Transient("table-removed", said)
-            if looked.standing.next == end:  # only the answer was lost
-                known = looked.standing
-                break
-            if (looked.standing.table, looked.standing.next) != (known.table, known.next):
-                raise Conflict(TABLE)
             known = looked.standing
-        else:
-            raise Transient("table-busy", "others kept committing to the table")
-        self._known = known
-        self._committed_at = self._ports.clock()
-        del self._pending[:taken]
+        raise Transient("table-busy", "others kept committing to the table")
 
     async def _create(self) -> Standing:
-        await asyncio.to_thread(self._delta.create)
+        await self._run(self._delta.create)
         looked = await self._look()
         if looked is None:
             raise Transient("table-removed", "the table was removed as soon as it was made")
-        if looked.standing.next:
-            raise Conflict(TABLE)
         return looked.standing
 
     async def _rows(self) -> list[Row]:
@@ -173,7 +180,7 @@ class Table:
         return row_of(move, manifest)
 
     async def _look(self) -> Looked | None:
-        looked = await asyncio.to_thread(self._delta.look)
+        looked: Looked | None = await self._run(self._delta.look)
         if looked is not None and looked.foreign is not None:
             await self._say(looked.foreign)
         return looked
@@ -197,24 +204,26 @@ class Table:
         if known is None or not is_due(self._upkept, known.version, self._tuning.upkeep_every):
             return
         self._upkept = known.version
-        await asyncio.to_thread(upkeep, self._delta, known, many=self._tuning.many)
+        await self._run(compact, self._delta, known, many=self._tuning.many)
+        known = await self._see_upkeep(known)
+        await self._run(checkpoint, self._delta, known)
         now = self._ports.clock()
-        if self._vacuumed_at is None:
+        self._vacuumed_at = self._vacuumed_at or now
+        if now - self._vacuumed_at >= VACUUM_EVERY:
+            if not await self._run(vacuum, self._delta, known):
+                await self._record(f"table-files:{known.table}", operations=["FILES"])
             self._vacuumed_at = now
-        await self._see_upkeep()
-        if now - self._vacuumed_at >= VACUUM_EVERY and self._known is not None:
-            clean = await asyncio.to_thread(vacuum, self._delta, self._known)
-            if not clean:
-                await self._record(f"table-files:{self._known.table}", operations=["FILES"])
-            self._vacuumed_at = now
-            await self._see_upkeep()
+            await self._see_upkeep(known)
 
-    async def _see_upkeep(self) -> None:
-        """Takes the versions that upkeep made as known."""
+    async def _see_upkeep(self, known: Standing) -> Standing:
+        """Takes the versions that upkeep made as known; what else there is, the next commit meets
+        and says."""
         looked = await self._look()
-        if looked and self._known and looked.standing.next == self._known.next:
-            self._known = looked.standing
-            self._upkept = max(self._upkept, looked.standing.version)
+        if looked is None or looked.standing.next != known.next:
+            return known
+        self._known = looked.standing
+        self._upkept = max(self._upkept, looked.standing.version)
+        return looked.standing
 
     @property
     def _state(self) -> Mapping[str, Any]:

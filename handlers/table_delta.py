@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -23,10 +24,11 @@ from deltalake import (
     write_deltalake,
 )
 from deltalake import Schema as DeltaSchema
+from deltalake.fs import DeltaStorageHandler
 
 from consumer.errors import Permanent
 from handlers.table_errors import ANEW, Gone, Moved, ours
-from handlers.table_foreign import OURS, Foreign, since_ours
+from handlers.table_foreign import MAX_COMMIT_BYTES, OURS, Foreign, since_ours
 from handlers.table_schema import FORMAT, PARTITION, SCHEMA, STATISTICS
 
 HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
@@ -74,13 +76,14 @@ class Delta:
     def look(self) -> Looked | None:
         """None when there is no table. Raises ``Transient``, and ``Permanent`` for a table that is
         not ours, not whole, or not as we made it."""
+        place = self._place()
         try:
-            table = self.open()
+            table = _open(place)
         except Gone:
             return None
         with ours("reading"):
             self._check(table)
-            foreign, rows = since_ours(table)
+            foreign, rows = since_ours(table, partial(_read_commit, place), self.app_id)
             there = table.count()
         if rows is not None and there < rows:
             said = f"the table has {there} rows and had {rows} of ours: rows were taken out"
@@ -134,9 +137,7 @@ class Delta:
 
     def open(self) -> DeltaTable:
         """Raises `Gone`."""
-        place = self._place()
-        with ours("opening"):
-            return DeltaTable(place.uri, storage_options=dict(place.options))
+        return _open(self._place())
 
     @property
     def app_id(self) -> str:
@@ -173,6 +174,21 @@ class Delta:
         if metadata.partition_columns != [PARTITION] or _shape(table.schema()) != _OUR_SHAPE:
             said = f"somebody changed the table's columns: {ANEW}"
             raise Permanent("table-schema-changed", said)
+
+
+def _open(place: TablePlace) -> DeltaTable:
+    with ours("opening"):
+        return DeltaTable(place.uri, storage_options=dict(place.options))
+
+
+def _read_commit(place: TablePlace, version: int) -> bytes | None:
+    files = DeltaStorageHandler(place.uri, dict(place.options))
+    try:
+        with files.open_input_stream(f"_delta_log/{version:020d}.json") as stream:
+            data: bytes = stream.read(MAX_COMMIT_BYTES + 1)
+            return data
+    except FileNotFoundError:
+        return None
 
 
 def properties(*, rows: int, transactions: list[Transaction] | None = None) -> CommitProperties:

@@ -1,12 +1,15 @@
-"""What others did to the table since our last commit, as its own log tells.
+"""What others did to the table since our last commit, read from the commits in Delta's own log (the
+Delta protocol's "Delta Log Entries" and "Actions").
 
-Appends and upkeep are tolerated and said; whatever can take rows out is not.
+Appends and upkeep are tolerated and said; a commit that takes rows out, or that claims to be ours,
+is not. ``DeltaTable.history`` would not do: it numbers commits wrongly when there are newer ones.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,17 +18,13 @@ from deltalake import DeltaTable
 from consumer.errors import Permanent
 from handlers.table_errors import ANEW
 
-OURS = "groundwire"  # in the metadata of each commit of ours
+OURS = "groundwire"  # in the commit information of each commit of ours
 LOOK_BACK = 1000  # foreign commits that are looked at
+MAX_COMMIT_BYTES = 64 << 20
 
-_TOLERATED = frozenset(
-    {
-        "WRITE", "STREAMING UPDATE", "OPTIMIZE", "VACUUM START", "VACUUM END", "COMPUTE STATS",
-        "SET TBLPROPERTIES", "UNSET TBLPROPERTIES", "CHANGE COLUMN", "ADD COLUMN", "ADD COLUMNS",
-        "SET TABLE PROPERTIES", "REORG", "CHECKPOINT",
-    }
-)  # fmt: skip
-_APPENDS = frozenset({"WRITE", "STREAMING UPDATE"})
+Action = Mapping[str, Any]
+ReadCommit = Callable[[int], bytes | None]  # by version; None for what was cleaned up
+
 _NAME = re.compile(r"[A-Z][A-Z ]{0,39}")
 
 
@@ -38,49 +37,59 @@ class Foreign:
     last: int
     operations: tuple[str, ...]
 
-    @property
-    def appends(self) -> bool:
-        return not _APPENDS.isdisjoint(self.operations)
 
-
-def since_ours(table: DeltaTable) -> tuple[Foreign | None, int | None]:
-    """What lies above our newest commit, and how many rows of ours there were at it (None when no
-    commit of ours is found). Raises ``Permanent`` (``table-changed``)."""
-    foreign: list[Mapping[str, Any]] = []
+def since_ours(
+    table: DeltaTable, read: ReadCommit, app_id: str
+) -> tuple[Foreign | None, int | None]:
+    """What lies above our newest commit, and how many rows of ours there were at it (None when it
+    is not found any more). Raises ``Permanent`` (``table-changed``)."""
+    last = first = table.version()
+    operations = set()
     rows = None
-    for commit in _newest_first(table):
-        mark = commit.get(OURS)
-        if isinstance(mark, dict) and isinstance(mark.get("rows"), int):
-            rows = mark["rows"]
+    for version in range(last, max(-1, last - LOOK_BACK), -1):
+        data = read(version)
+        if data is None:
             break
-        foreign.append(commit)
-    if not foreign:
+        actions = list(_actions(data))
+        if (rows := _our_rows(actions)) is not None:
+            break
+        _tolerate(version, actions, app_id)
+        operations.add(_operation(actions))
+        first = version
+    if not operations:
         return None, rows
-    for commit in foreign:
-        _tolerate(commit)
-    operations = tuple(sorted({_operation(commit) for commit in foreign}))
-    versions = [int(commit["version"]) for commit in foreign]
-    return Foreign(str(table.metadata().id), min(versions), max(versions), operations), rows
+    return Foreign(str(table.metadata().id), first, last, tuple(sorted(operations))), rows
 
 
-def _newest_first(table: DeltaTable) -> Sequence[Mapping[str, Any]]:
-    """Mostly the newest commit is ours, and reading it is enough."""
-    newest = table.history(1)
-    if newest and OURS in newest[0]:
-        return newest
-    return table.history(LOOK_BACK)
+def _actions(data: bytes) -> Iterator[Action]:
+    if len(data) > MAX_COMMIT_BYTES:
+        said = f"a commit in the table's log has over {MAX_COMMIT_BYTES} bytes"
+        raise Permanent("table-changed", f"{said}: {ANEW}")
+    for line in data.splitlines():
+        action = json.loads(line) if line.strip() else None
+        if isinstance(action, dict):
+            yield action
 
 
-def _tolerate(commit: Mapping[str, Any]) -> None:
-    parameters = commit.get("operationParameters")
-    mode = parameters.get("mode") if isinstance(parameters, dict) else None
-    operation = _operation(commit)
-    if operation in _TOLERATED and (operation != "WRITE" or mode in (None, "Append")):
-        return
-    said = f"version {commit['version']} of the table is somebody else's {operation}: {ANEW}"
-    raise Permanent("table-changed", said)
+def _our_rows(actions: list[Action]) -> int | None:
+    for action in actions:
+        mark = (action.get("commitInfo") or {}).get(OURS)
+        if isinstance(mark, dict) and isinstance(mark.get("rows"), int):
+            return int(mark["rows"])
+    return None
 
 
-def _operation(commit: Mapping[str, Any]) -> str:
-    name = str(commit.get("operation", ""))
+def _tolerate(version: int, actions: list[Action], app_id: str) -> None:
+    takes = any(one["remove"].get("dataChange", True) for one in actions if one.get("remove"))
+    claims = any((one.get("txn") or {}).get("appId") == app_id for one in actions)
+    if takes or claims:
+        did = "took rows out" if takes else "claims to be ours"
+        said = f"version {version} of the table is somebody else's and {did}: {ANEW}"
+        raise Permanent("table-changed", said)
+
+
+def _operation(actions: list[Action]) -> str:
+    """A slug; never what a stranger wrote as it is."""
+    said = [one["commitInfo"].get("operation") for one in actions if one.get("commitInfo")]
+    name = str(said[0]) if said else ""
     return name if _NAME.fullmatch(name) else "UNKNOWN"

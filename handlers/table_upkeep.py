@@ -30,13 +30,25 @@ def is_due(before: int, version: int, every: int = EVERY) -> bool:
     return version // every > before // every
 
 
-def upkeep(delta: Delta, standing: Standing, *, many: int = MANY) -> None:
-    """One turn. Somebody else's commit at the same time only puts off what is left. The table has
-    to be looked at afterwards. Raises ``Transient`` and ``Permanent``."""
+def compact(delta: Delta, standing: Standing, *, many: int = MANY) -> None:
+    """Joins the small files of partitions that have too many. Somebody else's commit at the same
+    time only puts it off. Raises ``Transient`` and ``Permanent``, as all here does."""
     with suppress(Gone, Moved), ours("compacting"):
         table = _as_known(delta, standing)
-        _compact(table, standing.rows, many)
-        table.create_checkpoint()
+        partitions = _crowded(table, many)
+        if partitions:
+            table.optimize.compact(
+                partition_filters=[(PARTITION, "in", partitions)],
+                target_size=SMALL_BYTES,
+                commit_properties=properties(rows=standing.rows),
+                post_commithook_properties=HOOKS,
+            )
+
+
+def checkpoint(delta: Delta, standing: Standing) -> None:
+    """Makes the table as it stands quick to open; no commit."""
+    with suppress(Gone, Moved), ours("tidying"):
+        _as_known(delta, standing).create_checkpoint()
 
 
 def vacuum(delta: Delta, standing: Standing) -> bool:
@@ -64,17 +76,6 @@ def _as_known(delta: Delta, standing: Standing) -> DeltaTable:
     if delta.standing(table, standing.rows) != standing:
         raise Moved
     return table
-
-
-def _compact(table: DeltaTable, rows: int, many: int) -> None:
-    partitions = _crowded(table, many)
-    if partitions:
-        table.optimize.compact(
-            partition_filters=[(PARTITION, "in", partitions)],
-            target_size=SMALL_BYTES,
-            commit_properties=properties(rows=rows),
-            post_commithook_properties=HOOKS,
-        )
 
 
 def _crowded(table: DeltaTable, many: int) -> list[str]:
