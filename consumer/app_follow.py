@@ -13,6 +13,7 @@ from consumer.serve import pause
 from consumer.settings import ConfigurationError, Settings
 from consumer.stores.s3_delta import DeltaOptions
 from consumer.telemetry import Metrics
+from handlers.mirror import Mirror
 from handlers.relay import Relay
 from handlers.table import Table, TablePlace
 from handlers.table_schema import TABLE
@@ -43,6 +44,10 @@ def _table(settings: Settings, ports: FollowPorts, closing: list[Close]) -> Foll
     return Table(ports, table_place(settings))
 
 
+def _mirror(settings: Settings, ports: FollowPorts, closing: list[Close]) -> Follower:
+    return Mirror(ports, interval_s=settings.mirror.interval_s, check_s=settings.mirror.check_s)
+
+
 def table_place(settings: Settings) -> Callable[[], TablePlace]:
     """Where the table lies, with credentials that are valid when it is asked."""
     if settings.lake.scheme == "file":
@@ -54,7 +59,12 @@ def table_place(settings: Settings) -> Callable[[], TablePlace]:
     return lambda: TablePlace(uri, options())
 
 
-FOLLOWERS: Mapping[str, Make] = {"relay": _relay, "retrain": make_retrain, "table": _table}
+FOLLOWERS: Mapping[str, Make] = {
+    "mirror": _mirror,
+    "relay": _relay,
+    "retrain": make_retrain,
+    "table": _table,
+}
 
 
 def followings(
