@@ -37,6 +37,7 @@ class LakeCheck:
         self._manifests: dict[str, tuple[str, int]] = {}  # sha256, index of the first entry
         self._erased: set[str] = set()
         self._referenced: set[str] = set()
+        self._entries = 0
         self._files = 0
         self._size_bytes = 0
         self._sizes: dict[str, int] = {}  # of what the store lists
@@ -44,6 +45,7 @@ class LakeCheck:
 
     def add(self, entry: LogEntry) -> None:
         data = entry.data
+        self._entries = entry.index + 1
         if data["kind"] == "erased":
             keys = [data.get("key"), *_texts(data.get("keys"))]
             self._erased.update(key for key in keys if isinstance(key, str))
@@ -70,7 +72,7 @@ class LakeCheck:
         for key, (sha256, index) in self._manifests.items():
             await self._manifest(key, sha256, index)
         await self._notes(keys)
-        await self._snapshots.finish(keys)
+        await self._snapshots.finish(keys, self._entries)
         counts = Counts(
             tasks=len(self._newest),
             revisions=len(self._manifests),

@@ -1,12 +1,16 @@
-"""Verifies that each snapshot is what the log says: ``snapshot.json``, and the files it names."""
+"""Verifies that each snapshot is what the log says: ``snapshot.json``, the files it names, and the
+root of the log that it is pinned to."""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Awaitable, Callable, Collection
 
 import msgspec
 
+from consumer.errors import Permanent, Transient
 from consumer.log.finding import Findings
+from consumer.log.read import read_edge
 from consumer.model import decode, digest
 from consumer.ports import LogEntry, Store
 
@@ -23,9 +27,11 @@ class _File(msgspec.Struct, frozen=True):
 
 
 class _Described(msgspec.Struct, frozen=True):
-    """Of a ``snapshot.json``, what it says of its files."""
+    """Of a ``snapshot.json``, what it says of its files and of the log."""
 
     files: dict[str, _File]
+    root: str
+    size: int
 
 
 class SnapshotCheck:
@@ -37,6 +43,7 @@ class SnapshotCheck:
         self._store, self._findings = store, findings
         self._hashed, self._missing = hashed, missing
         self._logged: dict[str, tuple[str, int]] = {}  # sha256, index of the entry
+        self._size = 0  # of the log
 
     def add(self, entry: LogEntry) -> None:
         key, sha256 = entry.data.get("key"), entry.data.get("sha256")
@@ -45,7 +52,9 @@ class SnapshotCheck:
         else:
             self._findings.add("log", "an entry of a snapshot names none", entry=entry.index)
 
-    async def finish(self, keys: Collection[str]) -> None:
+    async def finish(self, keys: Collection[str], size: int) -> None:
+        """``size`` is the log's."""
+        self._size = size
         there = {key for key in keys if is_description(key)}
         for key in sorted(there | self._logged.keys()):
             sha256, index = self._logged.get(key, (None, None))
@@ -67,8 +76,23 @@ class SnapshotCheck:
         except (msgspec.DecodeError, UnicodeDecodeError):
             self._findings.add(key, "it is no snapshot", entry=entry)
             return
+        await self._pinned(described, key, entry)
         for name, file in described.files.items():
             await self._file(key.removesuffix(DESCRIPTION) + name, file, key)
+
+    async def _pinned(self, described: _Described, key: str, entry: int | None) -> None:
+        """Its root is the log's at its size; a damaged log has its own findings."""
+        if not 0 < described.size <= self._size:
+            self._findings.add(key, "it is of a size that the log has not", entry=entry)
+            return
+        try:
+            edge = await read_edge(self._store, described.size, self._size)
+        except (Transient, Permanent) as error:
+            if error.reason in ("log-damaged", "log-incomplete"):
+                return
+            raise
+        if base64.b64encode(edge.root).decode() != described.root:
+            self._findings.add(key, "its root is not the log's at its size", entry=entry)
 
     async def _file(self, key: str, file: _File, snapshot: str) -> None:
         self.referenced.add(key)
