@@ -240,7 +240,7 @@ async def test_a_look_that_fails_when_nobody_waits_any_more_disturbs_nobody() ->
         while not store.failed:
             await asyncio.sleep(0)
     assert await tail.size() == 1
-    del tail
+    del tail, waiting
     gc.collect()
     assert complaints == []
 
