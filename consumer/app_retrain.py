@@ -1,19 +1,32 @@
-"""Retraining, composed: policies of the settings, their targets, and the snapshots in between."""
+"""Retraining, composed: policies of the settings, their targets, and the snapshots in between; and
+what a person asks and does."""
 
 from __future__ import annotations
 
-from consumer.app_adapters import Close
+import secrets
+
+from consumer.app_adapters import Close, make_store, now
 from consumer.app_targets import make_target
+from consumer.dead import Person, keep_reason, whoami
+from consumer.follow import read_cursor
+from consumer.log.tail import LogTail
 from consumer.model import Record, canonical, digest
-from consumer.ports import FollowPorts, LogReader, Store
+from consumer.ports import Cursor, FollowPorts, LogReader, Queue, Store
 from consumer.settings import Settings
 from consumer.settings_retrain import PolicySection
+from handlers import layout, retrain_by_hand, retrain_reading
 from handlers.retrain import Retrain
-from handlers.retrain_policy import Policy
+from handlers.retrain_policy import Decide, Policy
+from handlers.retrain_reading import Overview, Standing, Told
 from handlers.retrain_records import Decision
-from handlers.retrain_state import Taken
+from handlers.retrain_state import Open, Taken
 from handlers.retrain_triggers import TakeSnapshot
 from handlers.snapshots.create import Wanted, create, record_of
+
+__all__ = [
+    "Decide", "Decision", "Open", "Overview", "Standing", "Told", "decisions", "fire",
+    "make_retrain", "overview", "policies", "policy_of", "taking",
+]  # fmt: skip
 
 
 def make_retrain(settings: Settings, ports: FollowPorts, closing: list[Close]) -> Retrain:
@@ -81,3 +94,39 @@ def taking(settings: Settings, store: Store, log: LogReader) -> TakeSnapshot:
         return taken, record_of(made)
 
     return take
+
+
+async def decisions(settings: Settings) -> list[Told]:
+    """Every decision in the lake's log."""
+    return await retrain_reading.decisions(LogTail(make_store(settings)))
+
+
+async def overview(settings: Settings) -> Overview:
+    """How the configured policies stand."""
+    store = make_store(settings)
+    log = LogTail(store)
+    stored, _ = await read_cursor(store, Retrain.name)
+    identity = await log.identity()
+    # A state of another log says nothing; the follower itself says that it will not go on.
+    known = stored is not None and stored.log == identity and stored.next <= await log.size()
+    cursor = Cursor(stored.next, stored.state) if stored and known else None
+    return await retrain_reading.overview(
+        policies(settings), cursor, log=log, store=store, now=now()
+    )
+
+
+async def fire(
+    settings: Settings, queue: Queue, name: str, *, by: str | None, reason: str, within_s: float
+) -> Decision:
+    """A person decides for a policy that is configured; returned when the log holds it. Raises
+    ``Transient`` and ``Permanent``."""
+    store = make_store(settings)
+    log = LogTail(store, poll_s=settings.follow.poll_s)
+    policy = policy_of(name, settings.retrain[name])
+    await retrain_by_hand.check(policy, store=store, log=log)
+    person = Person(by or whoami(), reason)
+    note = await keep_reason(person, store, layout.note_key)
+    hand = retrain_by_hand.Hand(person.name, note, secrets.token_hex(16))
+    return await retrain_by_hand.fire(
+        policy, hand, queue=queue, store=store, log=log, within_s=within_s
+    )

@@ -87,18 +87,25 @@ async def settle(
     ``note_key`` gives a note's key from its hash. The note is durable before the record, the record
     before the dead letter leaves: a crash repeats, and never hides who did what.
     """
-    _check(person)
-    note = canonical({"format": FORMAT, "salt": secrets.token_hex(16), "text": person.reason})
-    await store.create(note_key(digest(note)), note)
+    note = await keep_reason(person, store, note_key)
     by_name = {lane.name: lane for lane in lanes}
     done: list[DeadLetter] = []
     for letter in chosen:
-        await queue.put([_record(letter, verb, person.name, digest(note), text_of(clock()))])
+        await queue.put([_record(letter, verb, person.name, note, text_of(clock()))])
         act = queue.replay if verb == "replayed" else queue.drop
         settled = await act(by_name[letter.lane], letter.message.id)
         if settled is not None:
             done.append(settled)
     return done
+
+
+async def keep_reason(person: Person, store: Store, note_key: Callable[[str], str]) -> str:
+    """What he says, in an erasable note that is durable on return; the note's hash, for the log.
+    Raises ``Permanent`` (``no-reason``, ``no-name``)."""
+    _check(person)
+    note = canonical({"format": FORMAT, "salt": secrets.token_hex(16), "text": person.reason})
+    await store.create(note_key(digest(note)), note)
+    return digest(note)
 
 
 def _check(person: Person) -> None:

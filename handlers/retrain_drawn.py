@@ -18,12 +18,24 @@ async def is_drawn(store: Store, task: Task, classes: Collection[str]) -> bool:
     Raises ``Transient`` as the store does; ``Permanent`` (``manifest-missing``,
     ``manifest-damaged``) where the lake cannot tell.
     """
-    manifest = await _manifest(store, task)
-    return any(
-        count.category in classes and count.voxels > 0
+    return not _drawn(await _manifest(store, task), task).isdisjoint(classes)
+
+
+async def drawn_classes(store: Store, task: Task) -> frozenset[str]:
+    """All classes of which the ground-truth label has voxels; none where the lake cannot tell."""
+    try:
+        return _drawn(await _manifest(store, task), task)
+    except Permanent:
+        return frozenset()
+
+
+def _drawn(manifest: Manifest, task: Task) -> frozenset[str]:
+    return frozenset(
+        count.category
         for file in manifest.files
         if file.label in (None, task.label)
         for count in file.labels
+        if count.category is not None and count.voxels > 0
     )
 
 

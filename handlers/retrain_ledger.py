@@ -8,12 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-
-from consumer.changes import change_of
-from consumer.errors import Permanent
 from consumer.ports import LogEntry
-from handlers.retrain_pending import Count, Counting, has_other_masks
+from handlers.retrain_pending import Count, Counting, has_other_masks, read_change
 from handlers.retrain_policy import Policy
 from handlers.retrain_records import DECIDED, TRIGGERED, read_decision
 from handlers.retrain_state import MAX_KEPT, Open, State, fits
@@ -65,11 +61,7 @@ class Ledger:
         return State(policies={**self._gone, **counts}, open=self.open)
 
     def _lake(self, entry: LogEntry, log: str) -> None:
-        try:
-            change = change_of(entry.index, entry.data, log)
-        except msgspec.ValidationError as error:
-            said = f"entry {entry.index} of the log is no move of a task"
-            raise Permanent("lake-entry-unreadable", said) from error
+        change = read_change(entry, log)
         if change is None or change.ground_truth is None:
             return
         other_masks = has_other_masks(entry.data, change)

@@ -14,8 +14,10 @@ from typing import Any
 
 import msgspec
 
-from consumer.changes import TaskChange
+from consumer.changes import TaskChange, change_of
+from consumer.errors import Permanent
 from consumer.model import Change
+from consumer.ports import LogEntry
 from handlers.retrain_policy import Pending, Policy
 
 Key = tuple[str, str, str]  # source, project, task
@@ -187,6 +189,16 @@ def _moved(task: Task, change: TaskChange) -> Task:
         drawn=None,
         problem=None,
     )
+
+
+def read_change(entry: LogEntry, log: str) -> TaskChange | None:
+    """The change that an entry of the log with this identity tells of, if it tells of one. Raises
+    ``Permanent`` (``lake-entry-unreadable``)."""
+    try:
+        return change_of(entry.index, entry.data, log)
+    except msgspec.ValidationError as error:
+        said = f"entry {entry.index} of the log is no move of a task"
+        raise Permanent("lake-entry-unreadable", said) from error
 
 
 def has_other_masks(entry: Mapping[str, Any], change: TaskChange) -> bool:

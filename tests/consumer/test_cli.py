@@ -28,7 +28,7 @@ COMMANDS = [
     ["dead", "list"], ["dead", "show"], ["dead", "replay"], ["dead", "drop"],
     ["key", "new"], ["key", "show"], ["pull"], ["show"], ["calibrate"], ["changes"],
     ["snapshot", "create"], ["snapshot", "list"], ["snapshot", "show"], ["snapshot", "diff"],
-    ["snapshot", "pull"],
+    ["snapshot", "pull"], ["retrain", "list"], ["retrain", "status"], ["retrain", "fire"],
 ]  # fmt: skip
 
 
