@@ -97,7 +97,7 @@ class Table:
         self._end = batch.end
         while self._is_due(caught_up=batch.caught_up):
             await self._commit()
-        await self._keep_up()
+            await self._keep_up()
         if not self._pending:
             return Step(Cursor(self._end, self._state))
         done = self._known.next if self._known else 0

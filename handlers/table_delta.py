@@ -26,7 +26,7 @@ from deltalake import (
 from deltalake import Schema as DeltaSchema
 from deltalake.fs import DeltaStorageHandler
 
-from consumer.errors import Permanent
+from consumer.errors import Permanent, Transient
 from handlers.table_errors import ANEW, Gone, Moved, ours
 from handlers.table_foreign import MAX_COMMIT_BYTES, OURS, Foreign, since_ours
 from handlers.table_schema import FORMAT, PARTITION, SCHEMA, STATISTICS
@@ -109,6 +109,9 @@ class Delta:
                 )
         except Moved:
             return
+        except Gone:
+            said = "the table's place cannot be made: look at the folder above it"
+            raise Transient("table-store", said) from None
 
     def append(self, known: Standing, rows: pa.Table, end: int) -> Standing:
         """The rows of entries ``known.next <= index < end``, in one commit.

@@ -46,7 +46,9 @@ def ours(doing: str) -> Iterator[None]:
         raise
     except TableNotFoundError:
         raise Gone from None
-    except CommitFailedError:
+    except CommitFailedError as error:
+        if "unsupported" in str(error).lower():
+            raise _unsupported() from None
         raise Moved from None
     except Exception as error:
         raise _explained(error, doing) from None
@@ -58,9 +60,8 @@ def ours(doing: str) -> Iterator[None]:
 
 def _explained(error: Exception, doing: str) -> GroundwireError | Moved:
     text = str(error).lower()
-    if isinstance(error, DeltaProtocolError):
-        said = "the table asks for features that this version of delta-rs does not have: use"
-        return Permanent("table-unsupported", f"{said} a newer one, or {ANEW}")
+    if isinstance(error, DeltaProtocolError) or "unsupported" in text:
+        return _unsupported()
     if isinstance(error, SchemaMismatchError):
         return Permanent("table-schema-changed", f"the table has other columns than ours: {ANEW}")
     if any(sign in text for sign in _DENIED):
@@ -76,3 +77,8 @@ def _explained(error: Exception, doing: str) -> GroundwireError | Moved:
     if isinstance(error, DeltaError):
         return Permanent("table-damaged", f"the table is damaged: {ANEW}")
     return Transient("table-failed", f"{doing} the table failed with {type(error).__name__}")
+
+
+def _unsupported() -> Permanent:
+    said = "somebody gave the table features that this version of delta-rs does not have: use"
+    return Permanent("table-unsupported", f"{said} a newer one, or {ANEW}")
