@@ -150,7 +150,7 @@ async def changes(
     session: aiohttp.ClientSession | None = None,
     random: Callable[[], float] = chance.random,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-) -> AsyncIterator[TaskChange]:
+) -> AsyncGenerator[TaskChange]:
     """Every change after ``after`` (a change's ``id``, or an index; None: from the first), each
     once, in order, and then whatever comes; it reconnects for as long as it is iterated over.
 

@@ -107,7 +107,7 @@ class Naps:
 async def first(count: int, url: str, **options: Any) -> list[TaskChange]:
     options = {"sleep": Naps(), **options}
     found: list[TaskChange] = []
-    async with asyncio.timeout(20), aclosing(changes(url, **options)) as stream:  # type: ignore[type-var]
+    async with asyncio.timeout(20), aclosing(changes(url, **options)) as stream:
         async for change in stream:
             found.append(change)
             if len(found) == count:

@@ -31,7 +31,7 @@ async def at_once(_: float) -> None:
 async def read_all(url: str, wanted: list[int], **options: Any) -> list[TaskChange]:
     came: list[TaskChange] = []
     stream = changes(url, sleep=at_once, **options)
-    async with aclosing(stream):  # type: ignore[type-var]
+    async with aclosing(stream):
         async for change in stream:
             came.append(change)
             if change.index >= wanted[-1]:

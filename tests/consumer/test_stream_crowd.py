@@ -45,7 +45,7 @@ async def stalled(
 
 async def read_to(url: str, wanted: list[int]) -> list[int]:
     came: list[int] = []
-    async with aclosing(changes(url)) as stream:  # type: ignore[type-var]
+    async with aclosing(changes(url)) as stream:
         async for change in stream:
             came.append(change.index)
             if len(came) == len(wanted):
