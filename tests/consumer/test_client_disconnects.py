@@ -10,6 +10,7 @@ import pytest
 
 from consumer.changes import TaskChange
 from consumer.client import changes
+from consumer.ports import Store
 from tests.consumer.streams import (
     PROJECTS,
     CuttingProxy,
@@ -19,6 +20,7 @@ from tests.consumer.streams import (
     served,
     truths,
 )
+from tests.fakes_store import Fault, FaultyStore
 
 CHANGES = 10_000
 ENTRIES = mixed(16_000, seed=4)
@@ -80,6 +82,20 @@ async def test_a_reader_that_is_cut_off_at_random_sees_each_change_once_and_in_o
     assert [one.index for one in came] == wanted
     assert [one.task for one in came] == [ENTRIES[index]["task"] for index in wanted]
     assert proxy.connections > len(wanted) / 60
+
+
+async def test_a_store_that_fails_again_and_again_costs_no_change() -> None:
+    wanted = truths(ENTRIES[:3_000])
+    failing: list[FaultyStore] = []
+
+    def faulty(store: Store) -> Store:
+        failing.append(FaultyStore(store, dict.fromkeys(range(2, 1_000, 3), Fault.BEFORE)))
+        return failing[-1]
+
+    async with served(*ENTRIES[:3_000], reads=faulty) as place, asyncio.timeout(60):
+        came = await read_all(place.url, wanted)
+    assert [one.index for one in came] == wanted
+    assert len(failing[0].failed) > 5
 
 
 def test_the_story_is_as_long_as_it_is_said_to_be() -> None:
