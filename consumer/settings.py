@@ -329,6 +329,8 @@ def _sentence(error: ErrorDetails) -> str:
             key, said = f"{key}.{_tag(loc)}", f"must be one of {_tags(loc)}"
         case "string_pattern_mismatch" if loc[0] == "sources":
             said = "a source's name is of a-z, 0-9, - and _, at most 40 of them"
+        case "string_pattern_mismatch" if loc[0] == "retrain" and loc[-1] == "[key]":
+            said = "a policy's name is of a-z, 0-9, - and _, at most 40 of them"
         case "string_pattern_mismatch":
             said = "holds characters that it must not"
         case _:

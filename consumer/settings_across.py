@@ -88,12 +88,23 @@ def _policy(key: str, policy: PolicySection, settings: Settings) -> list[str]:
     if settings.sources and "*" not in allowed:
         unknown = [one for one in policy.projects if one != "*" and one not in allowed]
         mistakes += [f"{key}.projects: no source takes the project {one}" for one in unknown]
-    tables = [settings.classes, *(one.classes or {} for one in settings.sources.values())]
-    known = {name for table in tables for name in table}
-    if known:
-        unknown = [one for one in policy.classes if one not in known]
-        mistakes += [f"{key}.classes: {one} is in no [classes]" for one in unknown]
-    return mistakes
+    known = _known_classes(policy, settings)
+    unknown = [one for one in policy.classes if known and one not in known]
+    return mistakes + [f"{key}.classes: {one} is in no [classes]" for one in unknown]
+
+
+def _known_classes(policy: PolicySection, settings: Settings) -> set[str]:
+    """The classes that the policy's sources may have; empty where one of them may have any."""
+    sources = [
+        one
+        for one in settings.sources.values()
+        if "*" in (*policy.projects, *one.projects)
+        or not {*policy.projects}.isdisjoint(one.projects)
+    ]
+    tables = [settings.classes if one.classes is None else one.classes for one in sources]
+    if not all(tables):
+        return set()
+    return {name for table in (tables or [settings.classes]) for name in table}
 
 
 def places(settings: Settings) -> list[str]:

@@ -19,6 +19,7 @@ _SPAN = re.compile(r"([0-9]{1,6})\s*([smhdw])")
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 MAX_SPAN_S = 366 * 86_400.0
 MAX_TEMPLATE = 16_384  # characters
+MAX_NAMED = 30_000  # bytes of a policy's projects, or classes: each decision's log entry has both
 
 # What a template may name: $policy, ${snapshot_id}, ..
 TEMPLATE_NAMES = (
@@ -72,6 +73,18 @@ def _signs(secret: Secret) -> Secret:
 
 
 SigningSecret = Annotated[SecretValue, AfterValidator(_signs)]
+
+
+def _names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Each once, in their order; they stand in the log."""
+    if not all(name and name == name.strip() and name.isprintable() for name in names):
+        raise ValueError("holds a name that is empty or begins or ends with a space")
+    if sum(len(name.encode()) + 8 for name in names) > MAX_NAMED:
+        raise ValueError(f"has over {MAX_NAMED} bytes of names")
+    return tuple(dict.fromkeys(names))
+
+
+Chosen = Annotated[Names, AfterValidator(_names)]
 Span = Annotated[float, BeforeValidator(read_span)]
 TemplateText = Annotated[str, AfterValidator(_template), Field(max_length=MAX_TEMPLATE)]
 HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}$")]
@@ -176,10 +189,10 @@ class PolicySection(Section):
     """One policy. It fires when ``min_changes`` tasks are new or changed in the ground truth and
     nothing has changed for ``quiet``; or when the oldest of them has waited for ``max_wait``."""
 
-    projects: Names = Field(
+    projects: Chosen = Field(
         default=("*",), min_length=1, description='project ids; "*" is every project'
     )
-    classes: Names = Field(
+    classes: Chosen = Field(
         default=(), description="only tasks in which one of these is drawn count; empty is any"
     )
     min_changes: int = Field(
@@ -198,6 +211,8 @@ class PolicySection(Section):
             raise ValueError("max_wait of 0 would fire at every change: leave it out or raise it")
         if self.min_changes == 0 and self.max_wait is None:
             raise ValueError("never fires: give min_changes or max_wait")
+        if self.min_changes == 0 and self.quiet:
+            raise ValueError("quiet means nothing without min_changes: give it, or leave out quiet")
         if self.max_wait is not None and self.quiet >= self.max_wait:
             raise ValueError("quiet is not shorter than max_wait, so it would never matter")
         if self.min_changes == 1 and self.quiet == 0:
