@@ -119,6 +119,15 @@ async def trickles(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
         await asyncio.sleep(0.01)
 
 
+async def floods(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Says 200, and a body without an end, as fast as it is taken."""
+    await reader.read(1 << 16)
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n")
+    while True:
+        writer.write(b" " * (1 << 16))
+        await writer.drain()
+
+
 async def breaks_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Takes the request, and hangs up."""
     await reader.read(1 << 16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -190,6 +191,19 @@ async def test_a_token_that_no_header_could_hold_is_no_token() -> None:
     async with a_peer(always(201, text='{"access_token": "a\\r\\nX-Evil: b"}')) as peer:
         with pytest.raises(Transient):
             await fired(a_dag(peer))
+
+
+async def test_logging_in_and_the_run_share_one_time_limit() -> None:
+    airflow = Airflow()
+
+    async def slowly(asked: Asked) -> web.Response:
+        await asyncio.sleep(0.75)
+        return await airflow.answer(asked)
+
+    async with a_peer(slowly) as peer:
+        with pytest.raises(Transient) as raised:
+            await fired(a_dag(peer, timeout_s=1.0))
+    assert raised.value.reason == "target-timeout"
 
 
 @pytest.mark.parametrize(

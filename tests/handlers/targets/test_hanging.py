@@ -16,7 +16,7 @@ from consumer.errors import Transient
 from handlers.targets.airflow import AirflowTarget
 from handlers.targets.http import HttpTarget
 from handlers.targets.sagemaker import SageMakerTarget
-from handlers.targets.trigger import Target
+from handlers.targets.trigger import Fired, Target
 from handlers.targets.webhook import WebhookTarget
 from tests.certificates import write_certificates
 from tests.handlers.targets.peers import (
@@ -25,11 +25,12 @@ from tests.handlers.targets.peers import (
     a_closed_port,
     a_socket,
     breaks_off,
+    floods,
     says_nothing,
     trickles,
 )
 
-TIMEOUT_S = 0.5
+TIMEOUT_S = 1.0
 SECRET = "s3cret"
 
 
@@ -124,6 +125,20 @@ async def test_a_target_that_is_not_there_is_tried_again(make: Make) -> None:
 async def test_a_target_that_hangs_up_is_tried_again(make: Make) -> None:
     async with a_socket(breaks_off) as port:
         assert (await fails(make, f"http://127.0.0.1:{port}")).reason == "target-unreachable"
+
+
+@pytest.mark.parametrize("make", [webhook, http])
+async def test_of_a_flood_no_more_than_the_beginning_is_taken(make: Make) -> None:
+    async with a_socket(floods) as port:
+        target: Any = make(f"http://127.0.0.1:{port}")
+        assert await target.fire(TRIGGER) == Fired()
+        await target.close()
+
+
+async def test_a_flood_names_no_run() -> None:
+    async with a_socket(floods) as port:
+        error = await fails(airflow, f"http://127.0.0.1:{port}")
+    assert error.reason == "target-answer-malformed"
 
 
 @pytest.mark.parametrize("make", [webhook, http, airflow])
