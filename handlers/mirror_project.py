@@ -45,6 +45,7 @@ class Project:
         self._is_settled = False
         self._checked_at: datetime | None = None
         self._saved_at: datetime | None = None
+        self._began_at = ports.clock()
         flushed_at = memory.index.flushed_at
         self._flushed_at = datetime.fromisoformat(flushed_at) if flushed_at else None
         self._too_large = False  # until the next check
@@ -82,7 +83,8 @@ class Project:
         wait_s = _left(self._flushed_at, now, interval_s)
         if wait_s > 0:
             return wait_s
-        overdue = wait_s < -OVERDUE * interval_s
+        waited_s = (now - (self._flushed_at or self._began_at)).total_seconds()
+        overdue = waited_s > OVERDUE * interval_s
         if self._is_stale and (caught_up or overdue):
             await self._publish(now)
             self._flushed_at = now
@@ -135,6 +137,9 @@ class Project:
         if sha256 != made.sha256:
             etag = present.etag if present else None
             await self._ports.store.swap(self._file.key(made.file), made.data, if_match=etag)
+        index.before = made.sha256
+        if not sha256:  # from now on it is an edit if there is none
+            await memory.save(now)
         if index.former:
             await self._ports.store.delete(self._file.key(index.former))
 

@@ -143,7 +143,10 @@ class Tasks:
         if one.is_same or facts is None or facts.manifest is None:
             return
         try:
-            one.plan = await self._lake.plan(facts, one.folder)
+            plan = await self._lake.plan(facts, one.folder)
+            if has_failed and plan.document is not None:  # perhaps for want of it
+                await self._lake.read(plan.document.key, plan.document.sha256)
+            one.plan = plan
         except Permanent as problem:
             one.problem = problem
 
