@@ -20,16 +20,13 @@ from tests.handlers.targets.peers import TRIGGER
 
 ENVIRON = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "GROUNDWIRE_ADMIN_TOKEN": "s3cret"}
 
-# Starts a child that would live for an hour, and writes both ids down; then waits with it.
-WITH_A_CHILD = """
-import subprocess, sys, os, pathlib
-child = subprocess.Popen([sys.executable, "-c", CHILD])
-file = pathlib.Path(sys.argv[1])
-file.with_suffix(".new").write_text(f"{os.getpid()} {child.pid}")
-file.with_suffix(".new").rename(file)
-"""
-WAITS = "import time; time.sleep(3600)"
-STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(3600)"
+# Starts a child that would live for an hour, and writes both ids down.
+WITH_A_CHILD = 'sleep 3600 & echo $$ $! > "$1.new" && mv "$1.new" "$1";'
+STUBBORN = "trap '' TERM; "  # its child, too
+
+
+def shell(script: str, *arguments: object) -> list[str]:
+    return ["sh", "-c", script, "sh", *map(str, arguments)]
 
 
 def python(script: str, *arguments: object) -> list[str]:
@@ -120,8 +117,7 @@ async def test_what_cannot_be_run_is_for_a_person(what: str, tmp_path: Path) -> 
 
 
 async def test_a_command_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
-    script = f"CHILD = {WAITS!r}\n{WITH_A_CHILD}\n{WAITS}"
-    target = a_command(python(script, tmp_path / "pids"), timeout_s=1.5)
+    target = a_command(shell(f"{WITH_A_CHILD} wait", tmp_path / "pids"), timeout_s=1)
     with pytest.raises(Transient) as raised:
         await target.fire(TRIGGER)
     assert raised.value.reason == "command-timeout"
@@ -130,8 +126,8 @@ async def test_a_command_that_hangs_is_ended_with_its_children(tmp_path: Path) -
 
 
 async def test_children_that_ignore_the_first_signal_are_killed(tmp_path: Path) -> None:
-    script = f"CHILD = {STUBBORN!r}\n{WITH_A_CHILD}\n{STUBBORN}"
-    target = a_command(python(script, tmp_path / "pids"), timeout_s=1.5, grace_s=0.2)
+    script = f"{STUBBORN} {WITH_A_CHILD} wait"
+    target = a_command(shell(script, tmp_path / "pids"), timeout_s=1, grace_s=0.2)
     with pytest.raises(Transient):
         await target.fire(TRIGGER)
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
@@ -139,22 +135,15 @@ async def test_children_that_ignore_the_first_signal_are_killed(tmp_path: Path) 
 
 
 async def test_a_command_has_time_to_end_by_itself(tmp_path: Path) -> None:
-    script = """
-import signal, sys, time, pathlib
-def end(*_):
-    pathlib.Path(sys.argv[1]).write_text("tidy")
-    sys.exit(0)
-signal.signal(signal.SIGTERM, end)
-time.sleep(3600)
-"""
+    script = "trap 'echo tidy > \"$1\"; exit 0' TERM; sleep 3600 & wait"
     with pytest.raises(Transient):
-        await a_command(python(script, tmp_path / "end"), timeout_s=1.5).fire(TRIGGER)
-    assert (tmp_path / "end").read_text() == "tidy"
+        await a_command(shell(script, tmp_path / "end"), timeout_s=1).fire(TRIGGER)
+    assert (tmp_path / "end").read_text() == "tidy\n"
 
 
 async def test_cancelling_ends_all_of_it(tmp_path: Path) -> None:
-    script = f"CHILD = {WAITS!r}\n{WITH_A_CHILD}\n{WAITS}"
-    firing = asyncio.ensure_future(a_command(python(script, tmp_path / "pids")).fire(TRIGGER))
+    target = a_command(shell(f"{WITH_A_CHILD} wait", tmp_path / "pids"))
+    firing = asyncio.ensure_future(target.fire(TRIGGER))
     await until((tmp_path / "pids").exists)
     firing.cancel()
     await asyncio.wait([firing])
@@ -164,8 +153,8 @@ async def test_cancelling_ends_all_of_it(tmp_path: Path) -> None:
 
 
 async def test_cancelling_twice_does_not_wait_for_the_stubborn(tmp_path: Path) -> None:
-    script = f"CHILD = {STUBBORN!r}\n{WITH_A_CHILD}\n{STUBBORN}"
-    target = a_command(python(script, tmp_path / "pids"), grace_s=3600)
+    script = f"{STUBBORN} {WITH_A_CHILD} wait"
+    target = a_command(shell(script, tmp_path / "pids"), grace_s=3600)
     firing = asyncio.ensure_future(target.fire(TRIGGER))
     await until((tmp_path / "pids").exists)
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
@@ -177,16 +166,15 @@ async def test_cancelling_twice_does_not_wait_for_the_stubborn(tmp_path: Path) -
 
 
 async def test_a_command_that_failed_leaves_no_child_behind(tmp_path: Path) -> None:
-    script = f"CHILD = {WAITS!r}\n{WITH_A_CHILD}\nsys.exit(1)"
     with pytest.raises(Transient):
-        await a_command(python(script, tmp_path / "pids")).fire(TRIGGER)
+        await a_command(shell(f"{WITH_A_CHILD} exit 1", tmp_path / "pids")).fire(TRIGGER)
     child = int((tmp_path / "pids").read_text().split()[1])
     await until(lambda: not alive(child))
 
 
 async def test_a_command_that_succeeded_may_leave_training_behind(tmp_path: Path) -> None:
-    script = f"CHILD = {WAITS!r}\n{WITH_A_CHILD}\nos._exit(0)"
-    assert await a_command(python(script, tmp_path / "pids")).fire(TRIGGER) == Fired()
+    target = a_command(shell(f"{WITH_A_CHILD} exit 0", tmp_path / "pids"))
+    assert await target.fire(TRIGGER) == Fired()
     leader, child = (int(pid) for pid in (tmp_path / "pids").read_text().split())
     try:
         assert alive(child)
