@@ -20,7 +20,7 @@ from consumer.telemetry import Metrics
 from handlers.table import Table, TablePlace, Tuning
 from tests.fakes_queue import FakeQueue
 
-TUNING = Tuning(rows=2, commit_every_s=0.0, upkeep_every=4, many=2)
+TUNING = Tuning(rows=1, commit_every_s=0.0, upkeep_every=4, many=2)
 AUDIT = LaneSpec(name="audit", wants=("outcome", "record"))
 
 
