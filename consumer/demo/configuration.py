@@ -11,6 +11,7 @@ from consumer.log.note import new_key
 from consumer.model import digest
 
 ORIGIN = "demo.groundwire.example"
+STARTED = "training-started.json"
 
 
 def write_configuration(
@@ -21,9 +22,11 @@ def write_configuration(
     *,
     queue: str | None,
     lake: str | None,
+    training: bool = False,
 ) -> Path:
     """Writes the file and its secrets into ``directory`` and returns its path. Without ``queue``
-    and ``lake`` both lie in the directory, too."""
+    and ``lake`` both lie in the directory, too. ``training``: it begins by itself, with two tasks
+    that are new in the ground truth."""
     secrets = directory / "secrets"
     secrets.mkdir(parents=True, exist_ok=True)
     for name, secret in (
@@ -82,8 +85,26 @@ projects = [{_text(cast.labelbox.project_id)}]
 Axial = {{frame_base = 1}}
 Sagittal = {{frame_base = 1}}
 """
+        + (_training(directory) if training else "")
     )
     return path
+
+
+def _training(directory: Path) -> str:
+    """What is started is told on its standard input what to train on; here it only keeps that."""
+    told = directory / STARTED
+    return f"""
+[mirror]
+interval_s = 0
+
+[retrain.organs]
+min_changes = 2
+quiet = "1s"
+
+[retrain.organs.target]
+type = "command"
+command = ["sh", "-c", "cat > \\"$0\\"", {_text(str(told))}]
+"""
 
 
 def _text(value: str) -> str:

@@ -15,6 +15,7 @@ from rich.tree import Tree
 from consumer.demo.script import Post, Scene
 from consumer.model import Pointer
 
+MOST = 10  # entries of the log that are shown before the rest is counted
 MANY = 6  # lines of one kind that are shown before the rest is counted
 
 
@@ -70,10 +71,10 @@ class Screen:
         self._line("masks", f"{count} downloaded from the platforms", "")
 
     def entries(self, entries: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
-        for index, entry in entries[:MANY]:
-            self._line("log", f"{index:4} {entry['kind']:8}", escape(_entry(entry)))
-        if len(entries) > MANY:
-            self._line("log", f"and {len(entries) - MANY} more entries", "")
+        for index, entry in entries[:MOST]:
+            self._line("log", f"{index:4} {entry['kind']:9}", escape(_entry(entry)))
+        if len(entries) > MOST:
+            self._line("log", f"and {len(entries) - MOST} more entries", "")
         if not entries:
             self._line("log", "no new entry", "")
 
@@ -120,6 +121,12 @@ def _entry(entry: Mapping[str, Any]) -> str:
             return f"{entry['type']} at {entry.get('stage') or '-'} by {actor}"
         case "lake":
             return f"{entry['change']}: {entry['old_stage']} -> {entry['stage']}"
+        case "decided":
+            return f"policy {entry['policy']}: {entry['tasks']} tasks, {entry['reason']}"
+        case "snapshot":
+            return f"{entry['name']}/{entry['snapshot']}: {entry['tasks']} tasks"
+        case "triggered":
+            return f"policy {entry['policy']}, decision {entry['decision']}"
     return str(entry["id"])
 
 

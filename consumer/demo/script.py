@@ -61,6 +61,7 @@ class Scene:
     title: str
     watch: str
     act: Callable[[Cast], list[Post] | None]  # None: post what the platforms have to tell
+    awaits: str | None = None  # the kind of an entry of the log
 
 
 def study(seed: int) -> tuple[Phantom, Voxels]:
@@ -213,7 +214,12 @@ SCENES = (
         "APPROVE, MOVE, REJECT, REWORK: each stands in the log once; it is not ground truth.",
         _labelbox_rework,
     ),
-    Scene("Its review approves it: Done", "Labelbox' study is ground truth, too.", _labelbox_done),
+    Scene(
+        "Its review approves it: Done",
+        "Two tasks are new in the ground truth: a decision, a snapshot of it, training begins.",
+        _labelbox_done,
+        awaits="triggered",
+    ),
     Scene("CT-0002 is deleted on RedBrick", "Its pointer says so.", _delete),
     Scene("A stranger sends two forged webhooks", "401; nothing is queued or logged.", _forge),
 )

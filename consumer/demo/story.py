@@ -38,6 +38,8 @@ SETTLED_WITHIN_S = 60.0
 POLL_S = 0.05
 QUIET_LOOKS = 3
 
+_LEFT = ("groundwire_queue_messages", "groundwire_follower_behind_entries")
+
 
 @dataclass(slots=True)
 class Running:
@@ -82,7 +84,7 @@ async def play(
         redbrick_url = await stack.enter_async_context(cast.redbrick.serve())
         labelbox_url = await stack.enter_async_context(cast.labelbox.serve())
         configuration = write_configuration(
-            directory, cast, redbrick_url, labelbox_url, queue=queue, lake=lake
+            directory, cast, redbrick_url, labelbox_url, queue=queue, lake=lake, training=True
         )
         settings = load(configuration)
         store = app.make_store(settings)
@@ -127,6 +129,7 @@ async def _groundwire(settings: Settings) -> AsyncIterator[Running]:
             command="demo",
             hooks=True,
             lanes=tuple(app.HANDLERS),
+            followers=app.chosen(settings, None),
             announce=running.announce,
             stop=stop,
         )
@@ -176,6 +179,9 @@ class Director:
             self._cast.sent += posts
         self._screen.answers([(post, *await self._post(post)) for post in posts])
         await self._settled()
+        if scene.awaits is not None:
+            await self._logged(scene.awaits)
+            await self._settled()
         before, self._view = self._view, await _look(self._store)
         self._screen.pointers(before.pointers, self._view.pointers)
         self._screen.files(
@@ -205,8 +211,23 @@ class Director:
         ) as response:
             return response.status, (await response.text()).strip()
 
+    async def _logged(self, kind: str) -> None:
+        """Until the log has an entry of this kind among its new ones."""
+        try:
+            async with asyncio.timeout(SETTLED_WITHIN_S):
+                while not [
+                    one
+                    async for one in entries(self._store, self._view.log_size)
+                    if one.data["kind"] == kind
+                ]:
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError as error:
+            said = f"the log has no entry {kind} after {SETTLED_WITHIN_S:g} s"
+            raise Failed(said) from error
+
     async def _settled(self) -> None:
-        """Until the metrics say, several times in a row, that no lane holds anything."""
+        """Until the metrics say, several times in a row, that no lane holds anything and that all
+        followers have caught up."""
         try:
             async with asyncio.timeout(SETTLED_WITHIN_S):
                 quiet = 0
@@ -220,10 +241,8 @@ class Director:
     async def _is_quiet(self) -> bool:
         async with self._session.get(f"{self._running.url('admin')}/metrics") as response:
             text = await response.text()
-        depths = [
-            line for line in text.splitlines() if line.startswith("groundwire_queue_messages")
-        ]
-        return bool(depths) and all(float(line.rpartition(" ")[2]) == 0 for line in depths)
+        left = [line for line in text.splitlines() if line.startswith(_LEFT)]
+        return bool(left) and all(float(line.rpartition(" ")[2]) == 0 for line in left)
 
     def _downloaded(self) -> int:
         return sum(
@@ -248,6 +267,7 @@ def _introduce(screen: Screen, directory: Path, running: Running, lake: str) -> 
     screen.say("Groundwire, between two simulated platforms and a data lake.", "bold")
     screen.say(f"  webhooks arrive at  {running.url('hooks')}/hooks/redbrick and /hooks/labelbox")
     screen.say(f"  metrics             {running.url('admin')}/metrics")
+    screen.say(f"  changes, as they come  {running.url('admin')}/changes")
     screen.say(f"  the lake            {lake}")
     screen.say(f"  everything is in    {directory}")
 
@@ -270,6 +290,8 @@ async def _ending(screen: Screen, store: Store, lake: str, configuration: Path) 
     screen.say(f"  {command} verify     every entry, every hash")
     screen.say(f"  {command} report     who did what, in RedBrick's own shape")
     screen.say(f"  {command} pull {projects[0]} folder  masks and tasks.json, as RedBrick exports")
+    screen.say(f"  {command} changes --ground-truth  what entered and left it, as JSON lines")
+    screen.say(f"  {command} snapshot list   what training began with; pull rebuilds it")
     screen.say(f"  {command} show CT-0100    the masks over the images, as a PNG")
     screen.say(f"  {command} dead list  what could not be done (nothing)")
     return result.ok

@@ -35,7 +35,7 @@ def test_it_ends_well_within_twenty_seconds_and_its_hints_work_as_they_stand(
     _, _, hints = told.stdout.partition("Where to look:")
     commands = re.findall(r"^  (\S.*?)  ", hints, re.MULTILINE)
     assert [shlex.split(one)[3] for one in commands] == [
-        "verify", "report", "pull", "show", "dead",
+        "verify", "report", "pull", "changes", "snapshot", "show", "dead",
     ]  # fmt: skip
     for command in commands:
         result = run(tmp_path, *shlex.split(command))
