@@ -19,7 +19,7 @@ from consumer.log.tiles import WIDTH
 from consumer.ports import LogEntry, Store
 
 BUNDLES = 32  # kept: some 8,000 entries
-BUNDLE_BYTES = 16 << 20  # kept, all together
+BUNDLE_BYTES = 16 << 20  # kept, all together; any one fits
 MARK = 12  # hex digits of the first entry's hash
 
 
@@ -128,7 +128,7 @@ class LogTail:
 
     def _trim(self) -> None:
         weight = sum(len(raw) for bundle in self._bundles.values() for raw in bundle)
-        while len(self._bundles) > BUNDLES or (weight > BUNDLE_BYTES and len(self._bundles) > 1):
+        while len(self._bundles) > BUNDLES or weight > BUNDLE_BYTES:
             _, gone = self._bundles.popitem(last=False)
             weight -= sum(map(len, gone))
 

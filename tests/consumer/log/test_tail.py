@@ -126,6 +126,17 @@ async def test_a_wake_between_two_waits_is_not_lost() -> None:
     assert await in_time(tail.wait(2, LONG_S)) == 3
 
 
+async def test_one_wake_is_one_look() -> None:
+    store = FakeStore()
+    await filled(store, 2)
+    tail = LogTail(store, poll_s=LONG_S)
+    await tail.size()
+    store.calls.clear()
+    tail.wake()
+    assert await in_time(tail.wait(2, 0.02)) == 2
+    assert reads(store)[CHECKPOINT] == 1
+
+
 async def test_a_wake_while_the_checkpoint_is_read_is_not_lost() -> None:
     inner = FakeStore()
     log = await filled(inner, 1)
@@ -452,6 +463,16 @@ async def test_a_bounded_number_of_bundles_is_kept() -> None:
     assert sum(reads(store).values()) == 0, "the newest are kept"
     await tail.read(0, 8 * WIDTH)
     assert sum(reads(store).values()) == 8, "the oldest are not"
+
+
+async def test_what_is_read_again_and_again_is_kept() -> None:
+    store = FakeStore()
+    size = await bundles(store, [b"{}"] * WIDTH * (BUNDLES + 8))
+    tail = LogTail(store)
+    for start in range(0, size, WIDTH):
+        await tail.read(start, start + WIDTH)
+        await tail.read(0, 1)
+    assert reads(store)[tile_key(Tile(ENTRIES, 0))] == 1
 
 
 async def test_large_bundles_are_kept_up_to_a_weight() -> None:
