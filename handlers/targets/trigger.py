@@ -23,10 +23,10 @@ class Trigger(Struct, frozen=True, kw_only=True):
 
     ``key`` is the idempotency key: whoever sees it again has seen this decision before.
     ``log`` is the log's identity, ``log_root`` the root hash (base64) of its first ``log_size``
-    entries; ``snapshot`` is the snapshot's id, ``snapshot_key`` the object in the
-    lake that says what it consists of, ``snapshot_sha256`` that object's hash. ``added`` and ``changed`` count the tasks that are
-    new or other in the ground truth since the decision before. ``decided_at`` is in ``timestamp``
-    form.
+    entries; ``snapshot`` is the snapshot's id, ``snapshot_key`` the object in the lake that says
+    what it consists of, ``snapshot_sha256`` that object's hash. ``added`` and ``changed`` count the
+    tasks that are new or other in the ground truth since the decision before. ``decided_at`` is in
+    ``timestamp`` form.
     """
 
     key: str
@@ -119,5 +119,5 @@ class Target(Protocol):
 
     async def fire(self, trigger: Trigger) -> Fired:
         """Returns once the target has taken the trigger. Raises ``Transient`` (try again, not
-        before ``after_s``) or ``Permanent`` (a person must mend something first); always within
-        the target's own time limit."""
+        before ``after_s``) or ``Permanent`` (a person must mend something first); within the
+        target's own time limit, and what a command needs to end. Cancelling it ends it."""
