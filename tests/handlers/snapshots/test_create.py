@@ -339,3 +339,19 @@ async def test_an_entry_that_comes_late_moves_no_task_back(house: LakeHouse) -> 
     await house.log.append([{**entry, "id": "lake:late"}])
     (row,) = rows(house, await made(house))
     assert [one["category"] for one in row["voxels"]] == ["spleen"]
+
+
+async def test_of_a_standing_wish_some_classes_and_projects_may_be_absent(
+    house: LakeHouse,
+) -> None:
+    await house.approve("t1")
+    wish = {"classes": ("kidney", "liver"), "projects": ("elsewhere", "project-1")}
+    assert (await made(house, "standing", **wish, absent_ok=True)).tasks == 1
+
+
+@pytest.mark.parametrize("wish", [{"classes": ("kidney",)}, {"projects": ("elsewhere",)}])
+async def test_of_a_standing_wish_something_must_be_there(
+    house: LakeHouse, wish: dict[str, Any]
+) -> None:
+    await house.approve("t1")
+    assert (await refused(house, **wish, absent_ok=True)).reason.startswith("no-such-")

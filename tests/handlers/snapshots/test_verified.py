@@ -123,3 +123,11 @@ async def test_a_log_that_is_damaged_has_its_own_findings_only(house: LakeHouse)
     found = await verified(house)
     assert found.findings
     assert all(one.place.startswith("log/") for one in found.findings)
+
+
+async def test_a_description_that_says_something_else_is_found(house: LakeHouse) -> None:
+    snapshot = await logged(house)
+    data = house.store.objects[snapshot.key]
+    house.store.objects[snapshot.key] = data.replace(b'"tasks":1', b'"tasks":2')
+    found = await verified(house)
+    assert ["hash in the log" in one.problem for one in found.findings] == [True]
