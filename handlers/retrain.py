@@ -21,9 +21,10 @@ from handlers import retrain_records as records
 from handlers.retrain_drawn import is_drawn
 from handlers.retrain_ledger import Ledger
 from handlers.retrain_outbox import Outbox
-from handlers.retrain_pending import Counting, Key, Task
+from handlers.retrain_pending import Counting
 from handlers.retrain_policy import Decide, Policy, decide
 from handlers.retrain_state import MAX_KEPT, State, read_state
+from handlers.retrain_tasks import Key, Task
 from handlers.retrain_triggers import GRACE_S, TakeSnapshot, Triggers
 from handlers.targets.trigger import Target
 from handlers.threads import together

@@ -9,7 +9,7 @@ import msgspec
 from consumer.errors import Permanent
 from consumer.model import Manifest, decode, digest
 from consumer.ports import Store
-from handlers.retrain_pending import Task
+from handlers.retrain_tasks import Task
 
 
 async def is_drawn(store: Store, task: Task, classes: Collection[str]) -> bool:

@@ -18,10 +18,11 @@ from consumer.ports import Cursor, LogEntry, LogReader, Store
 from handlers import retrain_records as records
 from handlers.retrain_drawn import drawn_classes, is_drawn
 from handlers.retrain_ledger import Ledger
-from handlers.retrain_pending import Counting, Key, Task, read_change
+from handlers.retrain_pending import Counting, read_change
 from handlers.retrain_policy import Decide, Pending, Policy, Wait, decide
 from handlers.retrain_records import Decision, read_decision
 from handlers.retrain_state import Open, State, read_state
+from handlers.retrain_tasks import Key, Task
 from handlers.threads import together
 
 READ = 1024  # entries at once
@@ -164,7 +165,7 @@ async def ground_truth(log: LogReader, policy: Policy, size: int) -> list[Task]:
 def _task(change: TaskChange) -> Task:
     revision, manifest = change.revision or "", change.manifest_key or ""
     of = change.source, change.project, change.task
-    return Task(*of, revision, manifest, change.label, ())
+    return Task(*of, (), None, revision, manifest, change.label)
 
 
 async def _undrawn(policy: Policy, log: LogReader, store: Store) -> tuple[tuple[str, ...], int]:

@@ -16,7 +16,7 @@ from msgspec import Struct
 from handlers.retrain_pending import Count, Counting
 from handlers.retrain_records import Decision
 
-MAX_KEPT = 5_000  # changes of pending tasks, of all policies: some 150 bytes each
+MAX_KEPT = 5_000  # changes of pending tasks, of all policies: some 110 bytes each
 MAX_MESSAGE = 300  # characters
 
 
@@ -78,10 +78,4 @@ def read_state(state: Mapping[str, Any]) -> State | None:
 
 def fits(countings: Iterable[Counting], kept: int) -> bool:
     """Whether the pending tasks have at most ``kept`` changes."""
-    marks = 0
-    for counting in countings:
-        for task in counting.tasks.values():
-            marks += len(task.marks)
-            if marks > kept:
-                return False
-    return True
+    return sum(counting.tasks.changes for counting in countings) <= kept

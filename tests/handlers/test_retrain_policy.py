@@ -216,9 +216,9 @@ def test_other_projects_or_classes_are_counted_anew_from_the_last_decision_on() 
     counted = read(log, Policy(name="x", projects=("p",), min_changes=9)).state()
     policy = Policy(name="x", projects=("q",), min_changes=9)
     restored = Counting.restored(policy, counted.policies["x"])
-    assert (restored.next, restored.tasks) == (0, {})
+    assert (restored.next, list(restored.tasks)) == (0, [])
     again = read(log, policy, counted)
-    assert list(again.countings["x"].tasks) == [("s", "q", "b")]
+    assert [one.key for one in again.countings["x"].tasks] == [("s", "q", "b")]
 
 
 def test_a_key_is_one_decisions_alone_and_fits_every_target() -> None:
