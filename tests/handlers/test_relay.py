@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -193,10 +194,18 @@ def test_two_projects_never_share_a_key(one: str, other: str) -> None:
     assert same == (one == other)
 
 
+@pytest.mark.parametrize("plain", [144, 145, 146, 147, 148])
+def test_a_word_that_is_too_long_is_cut_at_a_whole_escape_and_marked(plain: int) -> None:
+    project = "x" * plain + "." * 20
+    kept, _, mark = routing_key("p", project, "added").split(".")[1].partition("~")
+    assert kept == "x" * min(plain, 147) + "%2E" * ((147 - plain) // 3)
+    assert mark == hashlib.sha256(project.encode()).hexdigest()[:32]
+
+
 def test_names_made_to_collide_do_not() -> None:
     long = [f"{'x' * 147}{end}" + "y" * 40 for end in ("", ".", "%", "%2E")]
-    cut = routing_key("p", "." * 90, "added").split(".")[1]
-    names = [*HOSTILE, *long, cut, "x" * 180, "x" * 182]
+    cut = routing_key("p", "x" * 300, "added").split(".")[1]
+    names = [*HOSTILE, *long, cut, "x" * 300, "x" * 180, "x" * 182]
     assert len({routing_key("p", name, "added") for name in names}) == len(names)
 
 
