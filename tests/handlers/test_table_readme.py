@@ -13,7 +13,7 @@ from tests.handlers.table_house import fenced, table_house
 from tests.handlers.test_table import TRUTH
 
 README = Path(__file__).parents[2] / "README.md"
-HEADING = "### The table"
+HEADING = "## The table"
 LAKE_IN_README = "groundwire-data/lake"
 
 
