@@ -81,7 +81,6 @@ class Check:
         """Everything: also what somebody edited, which is told, and what could not be shown."""
         memory = self._memory
         found = await self._found([f"{tree}/" for tree in TREES])
-        await memory.check_alone()
         differences = await self._compared(self._wanted(), found)
         await self._tell(differences.edits(memory.quiet))
         await self._mend(differences)
@@ -157,10 +156,12 @@ class Check:
         self._memory.is_saved = False
 
     async def _tell(self, edits: Differences) -> None:
-        """Told again after a crash, it is the same record."""
+        """Told again after a crash, it is the same record. Raises ``Conflict`` where another mirror
+        may have done it."""
         if not edits.all():
             return
         memory = self._memory
+        await memory.check_alone()
         seen = sorted([path, version] for path, version in edits.all().items())
         fields = {
             "follower": "mirror",

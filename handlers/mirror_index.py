@@ -154,9 +154,10 @@ class Memory:
 
     async def check_alone(self) -> None:
         """Raises ``Conflict`` when another mirror has touched anything since this one last did."""
-        stored = await self._store.read(f"{self._place}intent.json")
-        if (stored.etag if stored else None) != self._intent_etag:
-            raise Conflict(f"{self._place}intent.json")
+        for name, etag in (("intent", self._intent_etag), ("index", self._etag)):
+            stored = await self._store.read(f"{self._place}{name}.json")
+            if (stored.etag if stored else None) != etag:
+                raise Conflict(f"{self._place}{name}.json")
 
     async def save(self, now: datetime) -> None:
         """Raises ``Conflict``."""

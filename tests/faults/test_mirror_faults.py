@@ -4,16 +4,17 @@ each; two mirrors meet at each: the mirror ends as it would have undisturbed."""
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from consumer.errors import Conflict, Transient
 from consumer.model import Change
-from consumer.ports import Store
+from consumer.ports import Batch, Store
 from handlers.mirror import Mirror
-from tests.fakes_store import FaultyStore, each_call_once
-from tests.handlers.mirror_house import Crash, MirrorHouse
+from tests.fakes_store import Fault, FaultyStore, each_call_once
+from tests.handlers.mirror_house import CHECK_S, INTERVAL_S, Crash, MirrorHouse
 from tests.handlers.pull.lakes import Mask
 
 
@@ -71,7 +72,7 @@ async def undisturbed(batch: int) -> tuple[dict[str, bytes], int]:
     return await house.shown(), counting.calls
 
 
-async def test_the_undisturbed_story_is_what_it_should_be(tmp_path: Any) -> None:
+async def test_the_undisturbed_story_is_what_it_should_be(tmp_path: Path) -> None:
     house = MirrorHouse()
     await play(house, house.mirror(), house.store)
     shown = await house.shown()
@@ -175,6 +176,7 @@ async def met(number: int, *, after: bool) -> dict[str, bytes]:
     except Conflict:
         await house.finish(await house.run(slow))
     house.fake.assert_sound()
+    assert house.queue.records == {}, (number, after)
     return await house.shown()
 
 
@@ -214,3 +216,52 @@ async def test_a_pointer_that_never_rests_is_tried_later() -> None:
     with pytest.raises(Transient) as caught:
         await house.feed(mirror, position)
     assert caught.value.reason == "pointer-restless"
+
+
+async def test_what_another_mirror_did_is_no_edit(tmp_path: Path) -> None:
+    """It was quicker to take in an entry, and the slower one looks at all files just then."""
+    house = MirrorHouse()
+    await first(house)
+    slow, quick = await house.run(), house.mirror()
+    await house.run(quick)
+    await then(house)
+    await house.feed(quick, 3)
+    house.clock.advance(CHECK_S)
+    with pytest.raises(Conflict):
+        await slow.follow(Batch((), 3, 3, 3))
+    await house.finish(await house.run(slow))
+    assert await house.shown() == await house.pull(tmp_path)
+    assert house.queue.records == {}
+
+
+async def test_what_a_crash_left_is_known_until_it_is_put_right(tmp_path: Path) -> None:
+    """However often the index is stored, and the process dies, before all entries are taken in."""
+    house = MirrorHouse()
+    await house.task("t1", name="a")
+    await house.run()
+    await house.task("t1", name="b")
+    copied = next(n for n, verb in enumerate(await verbs(house), 1) if verb == "copy")
+    with pytest.raises(Crash):
+        await house.run(house.mirror(FaultyStore(house.store, {copied: Fault.AFTER}, Crash)))
+    assert "segmentations/b/series1.nii.gz" in await house.shown()
+    await house.task("t1", name="c")
+    await house.task("t2", name="d")
+    for _ in range(2):
+        mirror = house.mirror()
+        position = await house.begin(mirror)
+        house.clock.advance(INTERVAL_S)
+        given = house.entries[position : position + 1]
+        step = await mirror.follow(Batch(given, position, position + 1, 9))
+        house.cursor = step.cursor
+    await house.finish(await house.run())
+    assert await house.shown() == await house.pull(tmp_path)
+    assert house.queue.records == {}
+
+
+async def verbs(house: MirrorHouse) -> list[str]:
+    """The store calls of a mirror that takes in all there is of such a lake."""
+    twin = MirrorHouse(entries=house.entries, cursor=house.cursor)
+    for key, data in house.fake.objects.items():
+        twin.fake._put(key, data)
+    await twin.run()
+    return [verb for verb, _ in twin.fake.verbs()]

@@ -181,12 +181,12 @@ async def test_a_file_that_no_key_can_name_is_told_once_and_stays(house: MirrorH
 # What cannot be shown
 
 
-async def broken(house: MirrorHouse, what: str) -> None:
-    """Something of task t3 is not in the lake, or is another."""
-    name = {"a mask": "series1.nii.gz", "the document": "annotations.json"}.get(what, "/revisions/")
-    await house.task("t3", Mask(values={2: "spleen"}), name="c")
+async def broken(house: MirrorHouse, what: str) -> tuple[str, bytes]:
+    """Something of task t3 is not in the lake."""
+    name = {"a mask": "series2.nii.gz", "the document": "annotations.json"}.get(what, "/revisions/")
+    await house.task("t3", Mask(), Mask("series2", position=1), name="c")
     (key,) = (key for key in house.fake.objects if "/tasks/t3/" in key and name in key)
-    del house.fake.objects[key]
+    return key, house.fake.objects.pop(key)
 
 
 @pytest.mark.parametrize("what", ["a mask", "the document", "the manifest"])
@@ -218,16 +218,10 @@ async def test_a_task_of_which_something_is_missing_is_told_and_stops_nothing(
 async def test_a_task_that_is_whole_again_is_shown_by_the_next_check(
     house: MirrorHouse, tmp_path: Path, what: str
 ) -> None:
-    await house.task("t3", Mask(values={2: "spleen"}), name="c")
-    kept = dict(house.fake.objects)
-    house.fake.objects.clear()
-    house.fake.objects |= kept
-    name = {"a mask": "series1.nii.gz", "the document": "annotations.json"}.get(what, "/revisions/")
-    (key,) = (key for key in kept if "/tasks/t3/" in key and name in key)
-    del house.fake.objects[key]
+    key, data = await broken(house, what)
     mirror = await house.run()
     assert len(house.queue.of("failed")) == 1
-    house.fake.objects[key] = kept[key]
+    house.fake.objects[key] = data
     await check(house, mirror)
     assert "segmentations/c/series1.nii.gz" in await house.shown()
     assert await house.shown() == await house.pull(tmp_path)
