@@ -26,6 +26,7 @@ from consumer.app_adapters import (
     public_key,
     read_signer,
 )
+from consumer.app_follow import checks as follow_checks
 from consumer.app_follow import chosen, followings
 from consumer.check import Checked
 from consumer.dispatch import Dispatcher
@@ -281,3 +282,5 @@ async def checks(settings: Settings) -> AsyncIterator[Checked]:
     finally:
         for close in closing:
             await close()
+    async for one in follow_checks(settings):
+        yield one

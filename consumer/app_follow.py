@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
+from consumer import check
 from consumer.app_adapters import Close, now
 from consumer.app_retrain import make_retrain
+from consumer.app_targets import make_target
+from consumer.check import Checked
 from consumer.follow import Following
 from consumer.ports import Follower, FollowPorts, LogReader, Queue, Store
 from consumer.queues.exchange import RabbitExchange
@@ -22,6 +25,12 @@ Make = Callable[[Settings, FollowPorts, list[Close]], Follower]
 
 
 def _relay(settings: Settings, ports: FollowPorts, closing: list[Close]) -> Follower:
+    exchange = _exchange(settings)
+    closing.append(exchange.close)
+    return Relay(ports, exchange)
+
+
+def _exchange(settings: Settings) -> RabbitExchange:
     place = settings.relay_place
     if place is None:
         raise ConfigurationError(["relay.url: is missing"])
@@ -29,15 +38,13 @@ def _relay(settings: Settings, ports: FollowPorts, closing: list[Close]) -> Foll
     if settings.relay.url is None:
         password = password or settings.queue_password
     ca = settings.queue_ca_file
-    exchange = RabbitExchange(
+    return RabbitExchange(
         place.url,
         exchange=settings.relay.exchange,
         declare=settings.relay.declare,
         password=password.reveal() if password else None,
         ca=ca.read_text() if ca else None,
     )
-    closing.append(exchange.close)
-    return Relay(ports, exchange)
 
 
 def _table(settings: Settings, ports: FollowPorts, closing: list[Close]) -> Follower:
@@ -67,6 +74,33 @@ FOLLOWERS: Mapping[str, Make] = {
 }
 
 
+async def checks(settings: Settings) -> AsyncIterator[Checked]:
+    """What followers need beyond queue and lake: the relay's exchange, and each policy's target."""
+    if settings.follow.relay:
+        exchange = _exchange(settings)
+        try:
+            yield await check.attempt(
+                "relay",
+                lambda: _answering(exchange, settings.relay.exchange),
+                "Look at [relay] url, password and exchange: may the user declare it?",
+            )
+        finally:
+            await exchange.close()
+    for name, policy in settings.retrain.items():
+        key = f"retrain.{name}"
+        try:
+            make_target(policy.target, [], key=f"{key}.target")
+        except ConfigurationError as error:
+            yield Checked(key, False, "; ".join(error.mistakes), "Look at its target.")
+        else:
+            yield Checked(key, True, f"its target ({policy.target.type}) can be told; not tried")
+
+
+async def _answering(exchange: RabbitExchange, name: str) -> str:
+    await exchange.ready()
+    return f"the exchange {name} takes messages"
+
+
 def followings(
     settings: Settings,
     names: Sequence[str],
@@ -94,7 +128,7 @@ def followings(
 def chosen(settings: Settings, name: str | None) -> tuple[str, ...]:
     """The followers that a process is to run: the named one, or all that are switched on. Raises
     `ConfigurationError`."""
-    on = tuple(one for one in settings.followers() if one in FOLLOWERS)
+    on = settings.followers()
     if name is None:
         return on
     if not on:

@@ -215,12 +215,11 @@ class Director:
         """Until the log has an entry of this kind among its new ones."""
         try:
             async with asyncio.timeout(SETTLED_WITHIN_S):
-                while not [
-                    one
-                    async for one in entries(self._store, self._view.log_size)
-                    if one.data["kind"] == kind
-                ]:
+                kinds: set[str] = set()
+                while kind not in kinds:
                     await asyncio.sleep(POLL_S)
+                    new = entries(self._store, self._view.log_size)
+                    kinds = {one.data["kind"] async for one in new}
         except TimeoutError as error:
             said = f"the log has no entry {kind} after {SETTLED_WITHIN_S:g} s"
             raise Failed(said) from error

@@ -6,12 +6,13 @@ trigger, with the same key, however often it is fired.
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any, Protocol
-from urllib.parse import quote
 
+import msgspec
 from msgspec import Struct
+
+from handlers.cloud_event import CloudEvent, reference
 
 EVENT_TYPE = "io.groundwire.retrain"
 
@@ -50,16 +51,23 @@ class Trigger(Struct, frozen=True, kw_only=True):
             raise ValueError("a trigger's key has 1 to 64 characters of A-Z a-z 0-9 . _ -")
 
     def event(self) -> dict[str, Any]:
-        """The same as a CloudEvent 1.0 in JSON; ``source`` is the log's identity as a reference."""
-        return {
-            "specversion": "1.0",
-            "id": self.key,
-            "source": quote(self.log, safe="/~"),
-            "type": EVENT_TYPE,
-            "subject": self.policy,
-            "time": self.decided_at,
-            "datacontenttype": "application/json",
-            "data": {
+        """As plain JSON; ``source`` is the log's identity as a reference."""
+        plain: dict[str, Any] = msgspec.to_builtins(self._event)
+        return plain
+
+    def body(self) -> bytes:
+        """The CloudEvent's JSON: the same bytes each time."""
+        return self._event.body()
+
+    @property
+    def _event(self) -> CloudEvent:
+        return CloudEvent(
+            id=self.key,
+            source=reference(self.log),
+            type=EVENT_TYPE,
+            subject=self.policy,
+            time=self.decided_at,
+            data={
                 "format": 1,
                 "key": self.key,
                 "policy": self.policy,
@@ -77,11 +85,7 @@ class Trigger(Struct, frozen=True, kw_only=True):
                 "added": self.added,
                 "changed": self.changed,
             },
-        }
-
-    def body(self) -> bytes:
-        """The CloudEvent's JSON: the same bytes each time."""
-        return json.dumps(self.event(), ensure_ascii=True, separators=(",", ":")).encode()
+        )
 
     def fields(self) -> dict[str, str]:
         """What templates may name, as text: ``consumer.settings_retrain.TEMPLATE_NAMES``."""
