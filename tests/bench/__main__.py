@@ -14,12 +14,13 @@ from typing import Any
 
 import structlog
 
-from tests.bench import exports, frames, log, masks, merge, pull, receive, volumes
+from tests.bench import exports, frames, latency, log, masks, merge, pull, receive, volumes
 from tests.bench.table import show
 
 BENCHMARKS: dict[str, Callable[..., Iterable[Any]]] = {
     "receive": receive.run,
     "export": exports.run,
+    "latency": latency.run,
     "log": log.run,
     "masks": masks.run,
     "pull": pull.run,
