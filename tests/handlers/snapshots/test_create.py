@@ -9,7 +9,7 @@ import pytest
 
 from consumer.errors import Permanent
 from consumer.log.tail import LogTail
-from consumer.model import Mask, Segment, Series
+from consumer.model import ExportRules, Mask, Segment, Series
 from handlers import audit
 from handlers.snapshots.create import record_of
 from tests.fakes_platform import label_map_bytes, nifti_label
@@ -355,3 +355,10 @@ async def test_of_a_standing_wish_something_must_be_there(
 ) -> None:
     await house.approve("t1")
     assert (await refused(house, **wish, absent_ok=True)).reason.startswith("no-such-")
+
+
+async def test_that_names_are_to_stay_out_of_paths_is_remembered() -> None:
+    async with lake_house(rules=ExportRules(paths="id")) as house:
+        await house.approve("t1")
+        (row,) = rows(house, await made(house))
+        assert row["nameless"] is True
