@@ -41,6 +41,7 @@ RIGHTS = {
     "upload_part": "s3:PutObject",
     "complete_multipart_upload": "s3:PutObject",
     "abort_multipart_upload": "s3:AbortMultipartUpload",
+    "copy_object": "s3:PutObject",  # and s3:GetObject
     "delete_object": "s3:DeleteObject",
     "list_objects_v2": "s3:ListBucket",
 }
@@ -64,7 +65,7 @@ def allowed(policy: str) -> set[str]:
 
 
 def test_the_policy_allows_exactly_the_calls_of_the_store() -> None:
-    assert needed(s3, s3_calls, s3_pieces, s3_upload) == allowed("s3-policy.json")
+    assert needed(s3, s3_calls, s3_copy, s3_pieces, s3_upload) == allowed("s3-policy.json")
 
 
 def test_images_are_listed_and_read_and_no_more() -> None:
@@ -94,9 +95,13 @@ def test_processes_write_everywhere_and_remove_only_what_they_tidy() -> None:
 
 
 def test_what_follows_the_log_removes_only_its_own_copies() -> None:
-    for key in ("project/segmentations/task/A.nii.gz", "tables/revisions/part-0.parquet"):
+    for key in (
+        "project/segmentations/task/A.nii.gz",
+        "project/export.ndjson",  # a project without tasks shows tasks.json instead, as a pull does
+        "tables/revisions/part-0.parquet",
+    ):
         assert may("s3-policy.json", "s3:DeleteObject", key)
-    for key in ("project/tasks.json", "followers/mirror.json", "snapshots/name/1-ab/snapshot.json"):
+    for key in ("followers/mirror.json", "snapshots/name/1-ab/snapshot.json"):
         assert may("s3-policy.json", "s3:PutObject", key)
         assert not may("s3-policy.json", "s3:DeleteObject", key)
 

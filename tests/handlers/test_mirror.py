@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -106,21 +107,28 @@ async def test_a_labelbox_project_without_tasks_is_shown_as_it_is_pulled(
     assert house.queue.records == {}
 
 
+Move = Callable[[MirrorHouse], Awaitable[None]]
+
+STORY: tuple[Move, ...] = (  # names that meet, change and part, and tasks that come and go
+    lambda house: house.task("t1", name="study"),
+    lambda house: house.task("t2", name="Study"),
+    lambda house: house.task("t3", name="study"),
+    lambda house: house.task("t4", Mask("a"), Mask("b", position=1), name="con"),
+    lambda house: house.task("t5", name="../é"),
+    lambda house: house.withdraw("t5"),
+    lambda house: house.task("t2", Mask(values={2: "spleen"}), name="other"),
+    lambda house: house.withdraw("t3", change=Change.RETRACTED),
+    lambda house: house.task("t6", name="study"),
+    lambda house: house.task("t4", Mask("a"), name="con"),
+    lambda house: house.task("t1", name="third"),
+    lambda house: house.task("t6", name="third"),
+    lambda house: house.task("t5", name="back"),
+)
+
+
 async def story(house: MirrorHouse) -> None:
-    """Names that meet, change and part, and tasks that come and go."""
-    await house.task("t1", name="study")
-    await house.task("t2", name="Study")
-    await house.task("t3", name="study")
-    await house.task("t4", Mask("a"), Mask("b", position=1), name="con")
-    await house.task("t5", name="../é")
-    await house.withdraw("t5")
-    await house.task("t2", Mask(values={2: "spleen"}), name="other")
-    await house.withdraw("t3", change=Change.RETRACTED)
-    await house.task("t6", name="study")
-    await house.task("t4", Mask("a"), name="con")
-    await house.task("t1", name="third")
-    await house.task("t6", name="third")
-    await house.task("t5", name="back")
+    for move in STORY:
+        await move(house)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5, 1000])
@@ -137,37 +145,12 @@ async def test_a_story_of_names_ends_as_a_pull_does(
 async def test_after_every_change_the_mirror_is_what_a_pull_holds(
     house: MirrorHouse, tmp_path: Path
 ) -> None:
-    teller = MirrorHouse()
-    await story(teller)
     mirror = await house.run()
-    moves = list(teller.entries)
-    told = MirrorHouse(store=house.store, clock=house.clock)
-    for number in range(len(moves)):
-        await replay(told, number)
-        house.entries = told.entries
+    for number, move in enumerate(STORY):
+        await move(house)
         await house.feed(mirror, number)
         await house.finish(mirror)
         await assert_equal(house, tmp_path)
-
-
-async def replay(house: MirrorHouse, number: int) -> None:
-    """Only that move of the story."""
-    steps = [
-        lambda: house.task("t1", name="study"),
-        lambda: house.task("t2", name="Study"),
-        lambda: house.task("t3", name="study"),
-        lambda: house.task("t4", Mask("a"), Mask("b", position=1), name="con"),
-        lambda: house.task("t5", name="../é"),
-        lambda: house.withdraw("t5"),
-        lambda: house.task("t2", Mask(values={2: "spleen"}), name="other"),
-        lambda: house.withdraw("t3", change=Change.RETRACTED),
-        lambda: house.task("t6", name="study"),
-        lambda: house.task("t4", Mask("a"), name="con"),
-        lambda: house.task("t1", name="third"),
-        lambda: house.task("t6", name="third"),
-        lambda: house.task("t5", name="back"),
-    ]
-    await steps[number]()
 
 
 async def test_two_tasks_that_swap_their_names_swap_their_folders(
