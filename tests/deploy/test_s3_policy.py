@@ -11,7 +11,7 @@ from typing import Any
 
 from consumer.log import keys
 from consumer.log.tiles import Tile
-from consumer.stores import probe, s3, s3_calls, s3_objects, s3_pieces, s3_upload
+from consumer.stores import probe, s3, s3_calls, s3_copy, s3_objects, s3_pieces, s3_upload
 from handlers import layout
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
