@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from consumer.errors import Permanent, Transient
-from consumer.model import Record, encode
+from consumer.model import FileRef, LabelCount, Manifest, Record, canonical, digest, encode
 from consumer.ports import Cursor
+from handlers.retrain_drawn import is_drawn
 from handlers.retrain_policy import Policy
+from handlers.retrain_tasks import Task
 from tests.fakes_store import FakeStore
 from tests.handlers.retrain_house import RetrainHouse, retrain_house
 
@@ -575,3 +577,51 @@ async def test_a_lake_entry_that_is_none_is_an_error_that_says_where(house: Retr
     (error,) = process.failures
     assert isinstance(error, Permanent)
     assert error.reason == "lake-entry-unreadable"
+
+
+async def test_a_target_that_began_is_not_told_again_while_the_log_does_not_say_so(
+    house: RetrainHouse,
+) -> None:
+    await house.lake.approve("a")
+    await house.lake.approve("b")
+    process = house.process()
+    await process.turn()
+    await house.lake.write_log()
+    for _ in range(20):
+        await process.turn()
+        await asyncio.sleep(0)
+        house.lake.pass_time(31)
+    assert house.target.asked == 1
+    assert process.troubles == ("not-logged",)  # it is put again and again
+    await house.settle()
+    await house.assert_every_decision_ends()
+
+
+def manifest(*files: FileRef) -> bytes:
+    made = Manifest(
+        source="s", project="p", task="t", taxonomy=None, taxonomy_key=None, files=files
+    )
+    return canonical(made)
+
+
+def label_map(label: str, category: str, voxels: int) -> FileRef:
+    counts = (LabelCount(value=1, voxels=voxels, category=category),)
+    return FileRef(path="p", key="k", sha256="0" * 64, size=1, label=label, labels=counts)
+
+
+@pytest.mark.parametrize(
+    ("file", "drawn"),
+    [
+        (label_map("truth", "liver", 5), True),
+        (label_map("truth", "liver", 0), False),  # in the table, and nowhere in the volume
+        (label_map("truth", "spleen", 5), False),
+        (label_map("somebody's", "liver", 5), False),  # not the label that is the ground truth
+    ],
+)
+async def test_a_class_is_drawn_when_the_ground_truth_has_voxels_of_it(
+    file: FileRef, drawn: bool
+) -> None:
+    data = manifest(file)
+    store = FakeStore(objects={"m.json": data})
+    task = Task("s", "p", "t", (), None, digest(data), "m.json", "truth")
+    assert await is_drawn(store, task, ["liver"]) is drawn
