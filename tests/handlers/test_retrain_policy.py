@@ -231,3 +231,13 @@ def test_a_key_is_one_decisions_alone_and_fits_every_target() -> None:
     assert len(keys) == 12
     assert all(32 <= len(key) <= 64 for key in keys)
     assert idempotency_key("a~1", "x", 1) == idempotency_key("a~1", "x", 1)
+
+
+def test_a_decision_that_is_read_again_keeps_what_is_known_of_it() -> None:
+    log = entries([Event(0, "a", to="added"), Event(0, "a", decides=0)])
+    policy = Policy(name="x", min_changes=9)
+    ledger = read(log, policy)
+    ledger.open["x:1"].attempts = 7
+    for entry in log:
+        ledger.take(entry, LOG)
+    assert ledger.open["x:1"].attempts == 7
