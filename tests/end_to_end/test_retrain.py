@@ -70,7 +70,7 @@ url = "{trainer.url}"
 secret = "env:SIGNING"
 
 [retrain.livers]
-classes = ["liver"]
+classes = ["liver", "vessel"]
 min_changes = 2
 [retrain.livers.target]
 type = "command"
