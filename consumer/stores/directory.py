@@ -40,6 +40,7 @@ from consumer.stores.probe import probe
 from consumer.stores.threads import Threads
 
 COPIES_AT_ONCE = 2
+_RACES = 20  # for a folder, lost in a row
 _BLOCK = 64 << 20  # of a file that is copied, with a deadline of its own
 
 T = TypeVar("T")
@@ -80,10 +81,12 @@ class DirectoryStore:
         return await self._run(partial(self._read, check_key(key)))
 
     async def create(self, key: str, data: bytes) -> None:
-        await self._run(partial(self._create, key, check_key(key), data))
+        create = partial(self._create, key, check_key(key), data)
+        await self._run(partial(self._in_a_folder, create))
 
     async def swap(self, key: str, data: bytes, *, if_match: str | None) -> str:
-        return await self._run(partial(self._swap, key, check_key(key), data, if_match))
+        swap = partial(self._swap, key, check_key(key), data, if_match)
+        return await self._run(partial(self._in_a_folder, swap))
 
     async def upload(self, key: str, file: Path) -> None:
         """The copy is whole and on the disk before it gets its name, and no lock is held while it
@@ -123,7 +126,8 @@ class DirectoryStore:
                         return None
                     tag, size = found
                     offset += _BLOCK
-            return await self._run(partial(self._rename_spare, target, to, spare.path))
+            rename = partial(self._rename_spare, target, to, spare.path)
+            return await self._run(partial(self._in_a_folder, rename))
         finally:
             with suppress(GroundwireError):  # what went wrong before is what is told
                 await asyncio.shield(self._run(spare.release))
@@ -157,7 +161,8 @@ class DirectoryStore:
                     length = min(_BLOCK, size - offset)
                     block = partial(folders.copy_block, file, spare.path, offset, length)
                     await self._run(block)
-            return await self._run(partial(self._link_spare, key, parts, spare.path))
+            link = partial(self._link_spare, key, parts, spare.path)
+            return await self._run(partial(self._in_a_folder, link))
         finally:
             with suppress(GroundwireError):  # what went wrong before is what is told
                 await asyncio.shield(self._run(spare.release))
@@ -170,6 +175,16 @@ class DirectoryStore:
             return await self._threads.run(call)
 
     # What follows runs in a thread of the store's own.
+
+    def _in_a_folder(self, write: Callable[[], T]) -> T:
+        """Whoever deletes the last object of a folder removes it, perhaps between the moment that
+        ``write`` found or made it and its use: then it is made again."""
+        for _ in range(_RACES):
+            try:
+                return write()
+            except FileNotFoundError:
+                self._locks.still_there()
+        return write()
 
     def _read(self, parts: Sequence[str]) -> Stored | None:
         with (
@@ -266,7 +281,8 @@ class DirectoryStore:
             self._locks.hold(key),
         ):
             os.unlink(parts[-1], dir_fd=folder)
-            return os.fsync(folder)
+            os.fsync(folder)
+            return folders.prune(self._root, parts[:-1])
         self._locks.still_there()
         return None
 

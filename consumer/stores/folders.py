@@ -172,6 +172,16 @@ def write_file(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def prune(root: Path, parts: Sequence[str]) -> None:
+    """Removes the folder, and those above it, as long as they hold nothing; never ``root``."""
+    for depth in range(len(parts), 0, -1):
+        try:
+            with opened(root, parts[: depth - 1]) as folder:
+                os.rmdir(parts[depth - 1], dir_fd=folder)
+        except OSError:
+            return
+
+
 def walk(root: Path, parts: Sequence[str]) -> Iterator[Listed]:
     """Every plain file below a folder, in byte order of the whole key; what vanishes meanwhile
     is left out, and so are names that are not UTF-8, which no key can name."""

@@ -77,6 +77,27 @@ async def test_a_new_file_has_the_mode_that_the_umask_leaves(
     assert [(root / name).stat().st_mode & 0o777 for name in ("a", "b")] == [0o640, 0o640]
 
 
+async def test_a_folder_goes_with_its_last_object(store: DirectoryStore, root: Path) -> None:
+    await store.create("p/segmentations/Jane Doe/A.nii.gz", b"mask")
+    await store.create("p/tasks.json", b"[]")
+    await store.delete("p/segmentations/Jane Doe/A.nii.gz")
+    assert [one.name for one in (root / "p").iterdir()] == ["tasks.json"]
+
+
+async def test_a_folder_that_comes_and_goes_loses_no_object(store: DirectoryStore) -> None:
+    async def write_and_delete(name: str) -> None:
+        for number in range(100):
+            await store.create(f"a/b/{name}{number}", b"1")
+            assert await store.read(f"a/b/{name}{number}") is not None
+            await store.swap(f"a/b/{name}", b"%d" % number, if_match=None)
+            assert await store.copy(f"a/b/{name}", f"a/c/{name}") is not None
+            for key in (f"a/b/{name}{number}", f"a/b/{name}", f"a/c/{name}"):
+                await store.delete(key)
+
+    await asyncio.gather(*map(write_and_delete, "wxyz"))
+    assert [one async for one in store.list("")] == []
+
+
 async def test_a_version_never_comes_back_however_coarse_the_clock(
     store: DirectoryStore, root: Path
 ) -> None:
