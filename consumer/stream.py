@@ -205,7 +205,7 @@ class _Shared:
     def __init__(self, log: LogReader) -> None:
         self._log = log
         self._kept: OrderedDict[tuple[int, int], asyncio.Task[list[_Told]]] = OrderedDict()
-        self._weight = 0
+        self._weights: dict[tuple[int, int], int] = {}  # of those that have been read
 
     async def told(self, start: int, end: int) -> list[_Told]:
         """One reader's leaving does not stop the others' reading."""
@@ -226,12 +226,12 @@ class _Shared:
         if reading.cancelled() or reading.exception() is not None:
             del self._kept[key]
             return
-        self._weight += _weight(reading)
-        while len(self._kept) > STRETCHES or self._weight > STRETCH_BYTES:
-            oldest = next((one for one, task in self._kept.items() if task.done()), None)
+        self._weights[key] = _weight(reading)
+        while len(self._kept) > STRETCHES or sum(self._weights.values()) > STRETCH_BYTES:
+            oldest = next((one for one in self._kept if one in self._weights), None)
             if oldest is None:
                 return
-            self._weight -= _weight(self._kept.pop(oldest))
+            del self._kept[oldest], self._weights[oldest]
 
 
 def _weight(reading: asyncio.Task[list[_Told]]) -> int:

@@ -10,11 +10,15 @@ import time
 import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
 
 from structlog.testing import capture_logs
 
 from consumer.client import changes
+from consumer.ports import Stored
 from tests.consumer.streams import Served, mixed, move, moves, reading, served, truths, until
+from tests.fakes_store import FakeStore
 
 ENTRIES = mixed(6_000, seed=9)
 
@@ -41,6 +45,25 @@ async def stalled(
     finally:
         for one in sockets:
             one.close()
+
+
+@dataclass
+class GatedStore(FakeStore):
+    """Holds up who reads entries, but for the first of them, until its gate is open."""
+
+    gate: asyncio.Event | None = None
+    held: int = 0
+
+    async def read(self, key: str) -> Stored | None:
+        if self.gate is not None and "entries" in key and not key.endswith("/entries/000"):
+            self.held += 1
+            await self.gate.wait()
+        return await super().read(key)
+
+
+async def first_after(place: Served, index: int) -> int:
+    async with reading(place, f"?after={index}") as reader:
+        return (await reader.indices(1))[0]
 
 
 async def read_to(url: str, wanted: list[int]) -> list[int]:
@@ -89,6 +112,21 @@ async def test_a_hundred_read_the_same_log() -> None:
         wanted = truths(ENTRIES[:1500])
         found = await asyncio.gather(*(read_to(place.url, wanted) for _ in range(100)))
     assert all(came == wanted for came in found)
+
+
+async def test_readers_at_many_places_whose_reads_end_at_once_disturb_nothing() -> None:
+    entries = mixed(30 * 256, seed=4)
+    store = GatedStore()
+    wrong: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: wrong.append(what))
+    async with served(*entries, store=store) as place:
+        store.gate = asyncio.Event()
+        starts = range(256, len(entries), 256)
+        asked = asyncio.gather(*(first_after(place, start - 1) for start in starts))
+        await until(lambda: store.held == len(starts))
+        store.gate.set()
+        assert await asked == [next(m for m in moves(entries) if m >= one) for one in starts]
+    assert wrong == []
 
 
 async def test_readers_that_take_nothing_cost_little_memory() -> None:
