@@ -196,7 +196,8 @@ def _admin_listener(
             **({f"follow {n}": f.check for n, f in following.items()} if not lanes else {}),
         },
         log=_log_size(log) if log else None,
-        changes=stream.handle,
+        # A receiver alone need not reach the lake.
+        changes=stream.handle if lanes or following else None,
         token=token.reveal() if token else None,
     )
     return Listener(
