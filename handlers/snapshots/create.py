@@ -152,7 +152,7 @@ async def _written(
 ) -> Snapshot:
     """Everything is read before anything is stored."""
     prefix = layout.snapshot_prefix(begun.name, begun.id)
-    with stored.scratch() as folder:
+    async with stored.scratch() as folder:
         manifests, counting = Manifests(folder), Counting()
         try:
             classes = begun.selection.classes

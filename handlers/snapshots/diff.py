@@ -48,7 +48,7 @@ _Tasks = dict[tuple[str, str], _Seen]
 
 async def diff(store: Store, a: Snapshot, b: Snapshot, sleep: Sleep) -> Diff:
     """In the order of project and task. Raises ``Transient`` and ``Permanent``."""
-    with scratch() as folder:
+    async with scratch() as folder:
         first, second = folder / "a", folder / "b"
         first.mkdir()
         second.mkdir()

@@ -40,7 +40,7 @@ async def pull(
 ) -> dict[Path, sync.Summary]:
     """What was done in each folder: one for all, but in the platforms' layout one for each project
     of several. Raises as `sync.pull` does."""
-    with scratch() as folder:
+    async with scratch() as folder:
         file = await bring_rows(store, snapshot, folder, sleep)
         by_project = _facts(file)
     root, options = _root(snapshot, to)

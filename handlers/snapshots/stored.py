@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from consumer.ports import Listed, LogReader, Sleep, Store
 from handlers import layout
 from handlers.pull.content import damaged, missing
 from handlers.pull.together import each, retried
+from handlers.scratch import Scratch, remove_orphans
 from handlers.snapshots.described import (
     NAME,
     ROWS,
@@ -128,11 +129,16 @@ async def find(store: Store, asked: str) -> Snapshot:
     return snapshot
 
 
-@contextmanager
-def scratch() -> Iterator[Path]:
-    """A folder for what is too large for the memory."""
-    with tempfile.TemporaryDirectory(prefix="groundwire-snapshot-") as folder:
-        yield Path(folder)
+@asynccontextmanager
+async def scratch() -> AsyncIterator[Path]:
+    """A folder for what is too large for the memory. What killed processes left goes first. Raises
+    ``Transient`` when the disk is full or refuses."""
+    await asyncio.to_thread(remove_orphans)
+    folder = Scratch()
+    try:
+        yield folder.path
+    finally:
+        folder.remove()
 
 
 async def bring_rows(store: Store, snapshot: Snapshot, folder: Path, sleep: Sleep) -> Path:
