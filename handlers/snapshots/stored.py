@@ -105,8 +105,9 @@ async def read_all(store: Store) -> tuple[list[Snapshot], list[Permanent]]:
 
 
 async def find(store: Store, asked: str) -> Snapshot:
-    """By name (its newest), by ``name/id``, or by id; an id may be cut short. Raises ``Permanent``:
-    ``no-such-snapshot``, ``which-snapshot``, ``snapshot-unreadable``."""
+    """By name (its newest), by ``name/id``, or by id; an id may be cut short. Of several names with
+    one id any is meant, since they hold the same. Raises ``Permanent``: ``no-such-snapshot``,
+    ``which-snapshot``, ``snapshot-unreadable``."""
     there = await found(store)
     named = [one for one in there if one.name == asked]
     if named:
@@ -118,7 +119,7 @@ async def find(store: Store, asked: str) -> Snapshot:
             for one in there
             if start and one.id.startswith(start) and (not slash or one.name == name)
         ]
-    if len(matches) > 1:
+    if len({one.id for one in matches}) > 1:
         said = f"several snapshots are meant: name one of {_spoken(matches)}"
         raise Permanent("which-snapshot", said)
     snapshot = await read(store, matches[0].name, matches[0].id) if matches else None

@@ -52,6 +52,13 @@ async def test_what_is_ambiguous_is_refused_with_what_could_be_meant(house: Lake
     assert other.id in raised.value.message
 
 
+async def test_an_id_that_several_names_have_is_not_ambiguous(house: LakeHouse) -> None:
+    await house.approve("t1")
+    one, same = await made(house), await made(house, "spleens")
+    assert (one.id, one.manifest_sha256) == (same.id, same.manifest_sha256)
+    assert (await stored.find(house.store, one.id)).manifest_sha256 == one.manifest_sha256
+
+
 @pytest.mark.parametrize("asked", ["nothing", "", "/", "lungs/", "../lungs", "lungs/x", "\x1b[31m"])
 async def test_what_is_not_there_is_told_with_what_is(house: LakeHouse, asked: str) -> None:
     older, _, _ = await three(house)
