@@ -40,3 +40,5 @@ def test_it_ends_well_within_twenty_seconds_and_its_hints_work_as_they_stand(
     for command in commands:
         result = run(tmp_path, *shlex.split(command))
         assert result.returncode == 0, (command, result.stdout, result.stderr)
+    (tasks,) = (tmp_path / "folder").glob("*/tasks.json")  # as RedBrick exports, it was said
+    assert "CT-0001" in tasks.read_text()
