@@ -18,13 +18,14 @@ import pyarrow as pa
 from consumer.errors import Conflict, Permanent, Transient
 from consumer.model import Manifest, Record, timestamp
 from consumer.ports import Batch, Cursor, FollowPorts, LogEntry, Step
-from handlers.table_delta import RETENTION_H, Delta, Looked, Standing, TablePlace
-from handlers.table_errors import Moved
-from handlers.table_foreign import Foreign
+from handlers.table_compact import MANY, compact
+from handlers.table_delta import RETENTION_H, Delta, Standing, TablePlace
+from handlers.table_errors import Gone, Moved
+from handlers.table_foreign import Foreign, since_ours
 from handlers.table_manifests import Manifests
 from handlers.table_rows import Row, move_of, row_of, table_of
 from handlers.table_schema import TABLE
-from handlers.table_upkeep import EVERY, MANY, checkpoint, compact, is_due, vacuum
+from handlers.table_upkeep import EVERY, checkpoint, is_due, vacuum
 
 __all__ = ["Table", "TablePlace", "Tuning"]
 
@@ -38,7 +39,7 @@ class Tuning:
     """When rows are committed, and how the table is kept up; counts, but where a unit is named."""
 
     rows: int = 1000  # in a commit, while more are to come
-    cells: int = 50_000  # files and labels in a commit
+    cells: int = 10_000  # files and labels in a commit, whose making holds up other threads
     commit_every_s: float = 1.0  # at most so often once all there is is in
     upkeep_every: int = EVERY  # versions
     many: int = MANY  # small files of a partition, before they are joined
@@ -47,7 +48,7 @@ class Tuning:
 
 class Table:
     """Implements ``Follower``. ``place`` is asked in a thread, before each opening; ``run`` takes
-    each step upon the table there."""
+    each step upon the table there. It lies in the ports' store."""
 
     name = "table"
     kinds = frozenset({"lake"})
@@ -82,8 +83,7 @@ class Table:
         if not log:
             raise Transient("log-empty", "the log has no entry yet")
         self._begin(log, None)
-        looked = await self._look()
-        known = looked.standing if looked else None
+        known = await self._look()
         size = await self._ports.log.size()
         if known and known.next > size:
             said = f"the table holds entries up to {known.next}, and the log has only {size}"
@@ -138,20 +138,20 @@ class Table:
             try:
                 appended: Standing = await self._run(self._delta.append, known, data, end)
                 return appended
-            except Moved:
-                looked = await self._look()
-            if looked is None:
+            except (Gone, Moved):
+                seen = await self._look()
+            if seen is None:
                 said = "the table was removed while it was followed; it is built anew"
                 raise Transient("table-removed", said)
-            known = looked.standing
+            known = seen
         raise Transient("table-busy", "others kept committing to the table")
 
     async def _create(self) -> Standing:
         await self._run(self._delta.create)
-        looked = await self._look()
-        if looked is None:
+        seen = await self._look()
+        if seen is None:
             raise Transient("table-removed", "the table was removed as soon as it was made")
-        return looked.standing
+        return seen
 
     async def _rows(self) -> list[Row]:
         """Of as many pending entries as go into one commit. What cannot be read ends them; when it
@@ -179,11 +179,16 @@ class Table:
             manifest = await self._manifests.read(key, sha256)
         return row_of(move, manifest)
 
-    async def _look(self) -> Looked | None:
-        looked: Looked | None = await self._run(self._delta.look)
-        if looked is not None and looked.foreign is not None:
-            await self._say(looked.foreign)
-        return looked
+    async def _look(self) -> Standing | None:
+        """How the table stands; what others did is said. None when there is none."""
+        seen: Standing | None = await self._run(self._delta.look)
+        if seen is None:
+            return None
+        others = await since_ours(self._ports.store, seen.table, seen.version, self._delta.app_id)
+        others.check(seen.rows)
+        if others.foreign is not None:
+            await self._say(others.foreign)
+        return seen
 
     async def _say(self, foreign: Foreign) -> None:
         """Before a commit of ours lies above theirs, where nobody looks again; the id is the same
@@ -204,7 +209,8 @@ class Table:
         if known is None or not is_due(self._upkept, known.version, self._tuning.upkeep_every):
             return
         self._upkept = known.version
-        await self._run(compact, self._delta, known, many=self._tuning.many)
+        many = self._tuning.many
+        await compact(self._delta, known, self._ports.store, self._run, many=many)
         known = await self._see_upkeep(known)
         await self._run(checkpoint, self._delta, known)
         now = self._ports.clock()
@@ -218,12 +224,12 @@ class Table:
     async def _see_upkeep(self, known: Standing) -> Standing:
         """Takes the versions that upkeep made as known; what else there is, the next commit meets
         and says."""
-        looked = await self._look()
-        if looked is None or looked.standing.next != known.next:
+        seen = await self._look()
+        if seen is None or seen.next != known.next:
             return known
-        self._known = looked.standing
-        self._upkept = max(self._upkept, looked.standing.version)
-        return looked.standing
+        self._known = seen
+        self._upkept = max(self._upkept, seen.version)
+        return seen
 
     @property
     def _state(self) -> Mapping[str, Any]:

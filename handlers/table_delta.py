@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -24,11 +23,10 @@ from deltalake import (
     write_deltalake,
 )
 from deltalake import Schema as DeltaSchema
-from deltalake.fs import DeltaStorageHandler
 
 from consumer.errors import Permanent, Transient
 from handlers.table_errors import ANEW, Gone, Moved, ours
-from handlers.table_foreign import MAX_COMMIT_BYTES, OURS, Foreign, since_ours
+from handlers.table_foreign import OURS
 from handlers.table_schema import FORMAT, PARTITION, SCHEMA, STATISTICS
 
 HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
@@ -46,21 +44,13 @@ class TablePlace:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How the table stood when it was looked at: all rows of entries before ``next`` are in it,
-    ``rows`` of them."""
+    """How the table stood when it was looked at: all rows of entries before ``next`` are in it;
+    ``rows`` are all that there are, ours or not."""
 
     table: str  # its id: a table made anew is another
     version: int
     next: int
     rows: int
-
-
-@dataclass(frozen=True, slots=True)
-class Looked:
-    """``foreign``: what others committed since our last commit, None when nothing."""
-
-    standing: Standing
-    foreign: Foreign | None
 
 
 class Delta:
@@ -73,22 +63,16 @@ class Delta:
         self._log = log
         self._retention_h = retention_h
 
-    def look(self) -> Looked | None:
-        """None when there is no table. Raises ``Transient``, and ``Permanent`` for a table that is
-        not ours, not whole, or not as we made it."""
-        place = self._place()
+    def look(self) -> Standing | None:
+        """None when there is no table. Raises
+        ``Transient``, and ``Permanent`` for a table that is not ours, or not as we made it."""
         try:
-            table = _open(place)
+            table = self.open()
         except Gone:
             return None
         with ours("reading"):
             self._check(table)
-            foreign, rows = since_ours(table, partial(_read_commit, place), self.app_id)
-            there = table.count()
-        if rows is not None and there < rows:
-            said = f"the table has {there} rows and had {rows} of ours: rows were taken out"
-            raise Permanent("table-rows-missing", f"{said}; {ANEW}")
-        return Looked(self.standing(table, there if rows is None else rows), foreign)
+            return self.standing(table, table.count())
 
     def create(self) -> None:
         """Makes the empty table. One that another process has just made is fine."""
@@ -103,7 +87,7 @@ class Delta:
                     description="Groundwire: one row for each move of a task's pointer",
                     configuration=self._configuration,
                     storage_options=dict(place.options),
-                    commit_properties=properties(rows=0),
+                    commit_properties=properties("create", 0),
                     post_commithook_properties=HOOKS,
                     raise_if_key_not_exists=False,
                 )
@@ -116,31 +100,34 @@ class Delta:
     def append(self, known: Standing, rows: pa.Table, end: int) -> Standing:
         """The rows of entries ``known.next <= index < end``, in one commit.
 
-        Raises `Moved` when the table is no longer as known, or somebody else was first: look
-        again. After any other error, too, the commit may have taken effect.
+        Raises `Gone`, and `Moved` when the table is no longer as known, or somebody else was first:
+        look again. After any other error, too, the commit may have taken effect.
         """
-        try:
-            table = self.open()
-        except Gone:
-            raise Moved from None
         total = known.rows + rows.num_rows
         with ours("committing to"):
-            if self.standing(table, known.rows) != known:
-                raise Moved
+            table = self.open_as(known)
             write_deltalake(
                 table,
                 rows,
                 mode="append",
-                commit_properties=properties(
-                    rows=total, transactions=[Transaction(self.app_id, end)]
-                ),
+                commit_properties=properties("append", total, [Transaction(self.app_id, end)]),
                 post_commithook_properties=HOOKS,
             )
             return self.standing(table, total)
 
     def open(self) -> DeltaTable:
         """Raises `Gone`."""
-        return _open(self._place())
+        place = self._place()
+        with ours("opening"):
+            return DeltaTable(place.uri, storage_options=dict(place.options))
+
+    def open_as(self, known: Standing) -> DeltaTable:
+        """The table as it is known, so that no commit of ours comes to lie above one that nobody
+        looked at. Raises `Gone` and `Moved`."""
+        table = self.open()
+        if self.standing(table, known.rows) != known:
+            raise Moved
+        return table
 
     @property
     def app_id(self) -> str:
@@ -179,25 +166,14 @@ class Delta:
             raise Permanent("table-schema-changed", said)
 
 
-def _open(place: TablePlace) -> DeltaTable:
-    with ours("opening"):
-        return DeltaTable(place.uri, storage_options=dict(place.options))
-
-
-def _read_commit(place: TablePlace, version: int) -> bytes | None:
-    files = DeltaStorageHandler(place.uri, dict(place.options))
-    try:
-        with files.open_input_stream(f"_delta_log/{version:020d}.json") as stream:
-            data: bytes = stream.read(MAX_COMMIT_BYTES + 1)
-            return data
-    except FileNotFoundError:
-        return None
-
-
-def properties(*, rows: int, transactions: list[Transaction] | None = None) -> CommitProperties:
-    """Of a commit of ours, which never goes on top of what was not looked at."""
+def properties(
+    did: str, rows: int | None, transactions: list[Transaction] | None = None
+) -> CommitProperties:
+    """Of a commit of ours, which never goes on top of what was not looked at. ``rows`` is how many
+    the table has then; None where delta-rs may put it on top of others all the same."""
+    mark = {"did": did} if rows is None else {"did": did, "rows": rows}
     return CommitProperties(
-        custom_metadata={OURS: {"rows": rows}},
+        custom_metadata={OURS: mark},
         max_commit_retries=0,
         app_transactions=transactions,
     )

@@ -1,5 +1,5 @@
-"""A process that follows the log of a lake in a folder with the table, until it is killed or has all
-there is: ``python -m tests.faults.table_child LAKE TABLE``. It says a word at each batch."""
+"""A process that follows the log of a lake in a folder with the table, until it is killed or has
+all there is: ``python -m tests.faults.table_child LAKE TABLE``. It says when it began."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ class Told:
 
     async def start(self, cursor: Cursor) -> Cursor:
         begin = await self.table.start(cursor)
-        print("began", flush=True)
+        sys.stdout.write("began\n")
+        sys.stdout.flush()
         return begin
 
     async def follow(self, batch: Batch) -> Step:

@@ -19,14 +19,24 @@ from consumer.errors import GroundwireError, Transient
 from consumer.ports import Cursor
 from consumer.stores.directory import DirectoryStore
 from handlers.table import Table, TablePlace, Tuning
-from handlers.table_schema import SCHEMA
+from handlers.table_schema import SCHEMA, TABLE
 from tests.fakes_platform import nifti_label
 from tests.fakes_store import Fault, FaultyStore, each_call_once
-from tests.handlers.table_house import Rows, TableHouse, by_duckdb, indices, table_house
+from tests.handlers.table_house import (
+    Folder,
+    Rows,
+    TableHouse,
+    WithTable,
+    by_duckdb,
+    indices,
+    table_house,
+)
 
 TUNING = Tuning(rows=2, commit_every_s=0.0, upkeep_every=2, many=1, retention_h=0)
 MOVES = 4
-STEPS = {"look", "table_of", "create", "append", "compact", "checkpoint", "vacuum"}
+STEPS = {
+    "look", "table_of", "create", "append", "crowded", "joined", "replaced", "checkpoint", "vacuum",
+}  # fmt: skip
 KILLS, SEED = 4, 20260102
 
 
@@ -104,7 +114,8 @@ async def test_every_step_upon_the_table_fails_once(
         steps = FaultySteps(plan, error)
         place = TablePlace(str(house.place))
         await follow_all(
-            house, lambda: Table(house.follow_ports(), lambda: place, TUNING, run=steps)
+            house,
+            lambda: Table(house.table_ports(house.place), lambda: place, TUNING, run=steps),
         )
         assert by_duckdb(house.place) == rows
         assert await house.records() == []
@@ -124,15 +135,15 @@ async def test_every_store_call_of_the_table_fails_once(
 
     async def play(plan: Mapping[int, Fault]) -> FaultyStore:
         shutil.rmtree(house.place, ignore_errors=True)
-        store = FaultyStore(house.store, plan, error)
-        ports = house.follow_ports(store)
+        store = FaultyStore(WithTable(house.store, Folder(house.place)), plan, error)
+        ports = house.table_ports(house.place, store)
         place = TablePlace(str(house.place))
         await follow_all(house, lambda: Table(ports, lambda: place, TUNING))
         assert by_duckdb(house.place) == rows
         return store
 
     calls = (await play({})).calls
-    assert calls == 6  # the log's identity and size, three manifests
+    assert calls > 6  # three manifests, and the table's own log at each look
     for plan in each_call_once(calls):
         assert len((await play(plan)).failed) == 1
 
@@ -159,18 +170,19 @@ async def test_a_process_killed_at_any_moment_doubles_and_loses_no_row(
 ) -> None:
     await house.moves(60)
     lake = tmp_path / "lake"
+    place = lake / TABLE
     store = DirectoryStore(lake)
     for key, data in house.store.objects.items():
         await store.create(key, data)
     moments = random.Random(SEED)
     kills = 0
-    while await run_for(lake, house.place, moments.uniform(0.0, 0.4) if kills < KILLS else 100.0):
+    while await run_for(lake, place, moments.uniform(0.0, 0.4) if kills < KILLS else 100.0):
         kills += 1
-        if (house.place / "_delta_log").exists():
-            found = indices(by_duckdb(house.place))
+        if (place / "_delta_log").exists():
+            found = indices(by_duckdb(place))
             assert found == list(range(len(found)))
     assert kills == KILLS
-    rows = by_duckdb(house.place)
+    rows = by_duckdb(place)
     assert indices(rows) == list(range(MOVES + 60))
     assert rows == await house.up_to_date(place=tmp_path / "replayed")
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import unquote
 
 import duckdb
@@ -16,14 +16,55 @@ import polars
 import pyarrow as pa
 
 from consumer.model import Record
-from consumer.ports import Batch, Cursor, Ports, Step
+from consumer.ports import Batch, Cursor, FollowPorts, Ports, Step, Store, Stored
 from handlers.table import Table, TablePlace, Tuning
+from handlers.table_schema import TABLE
 from tests.fakes_platform import SOURCE
+from tests.fakes_store import FakeStore
 from tests.handlers.lake_house import LakeHouse
 
 AT_ONCE = Tuning(commit_every_s=0.0)
 
 Rows = list[dict[str, Any]]
+
+
+class WithTable(FakeStore):
+    """A lake in memory whose table lies in a real place: ``files``, by their names within it."""
+
+    def __init__(self, lake: FakeStore, files: Files) -> None:
+        super().__init__()
+        self._lake = lake
+        self._files = files
+
+    async def read(self, key: str) -> Stored | None:
+        inside = key.removeprefix(f"{TABLE}/")
+        return await (self._lake.read(key) if inside == key else self._files.read(inside))
+
+    async def create(self, key: str, data: bytes) -> None:
+        inside = key.removeprefix(f"{TABLE}/")
+        await (self._lake.create(key, data) if inside == key else self._files.create(inside, data))
+
+
+class Files(Protocol):
+    """What a store has, of which the table's files need two verbs."""
+
+    async def read(self, key: str) -> Stored | None: ...
+
+    async def create(self, key: str, data: bytes) -> None: ...
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Implements ``Files``; nothing else is in the folder."""
+
+    place: Path
+
+    async def read(self, key: str) -> Stored | None:
+        file = self.place / key
+        return Stored(file.read_bytes(), "") if file.exists() else None
+
+    async def create(self, key: str, data: bytes) -> None:
+        (self.place / key).write_bytes(data)
 
 
 @dataclass
@@ -38,8 +79,13 @@ class TableHouse(LakeHouse):
         return replace(super().ports, kinds={SOURCE: self.kind})
 
     def table(self, place: Path | None = None, tuning: Tuning = AT_ONCE, **ports: Any) -> Table:
-        where = str(place or self.place)
-        return Table(self.follow_ports(**ports), lambda: TablePlace(where), tuning)
+        where = place or self.place
+        named = TablePlace(str(where))
+        return Table(self.table_ports(where, **ports), lambda: named, tuning)
+
+    def table_ports(self, place: Path, store: Store | None = None) -> FollowPorts:
+        """With another store than that of this lake and its table, such as one that fails."""
+        return replace(self.follow_ports(), store=store or WithTable(self.store, Folder(place)))
 
     async def up_to_date(self, **options: Any) -> Rows:
         """A new follower takes in all there is; the table's rows, as DuckDB reads them."""
@@ -123,6 +169,12 @@ def commits(place: Path) -> list[dict[str, Any]]:
         for line in (place / "_delta_log" / f"{number:020d}.json").read_text().splitlines():
             found += [json.loads(line)["commitInfo"]] if "commitInfo" in json.loads(line) else []
     return found
+
+
+def did(place: Path) -> list[str]:
+    """What each commit is, oldest first; ours say more than Delta's word for it."""
+    told = commits(place)
+    return [one.get("groundwire", {}).get("did") or one["operation"] for one in told]
 
 
 def checkpoints(place: Path) -> list[int]:

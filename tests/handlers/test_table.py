@@ -300,7 +300,7 @@ async def write_and_read(place: Path, row: Any) -> None:
     delta.create()
     looked = delta.look()
     assert looked is not None
-    delta.append(looked.standing, table_of([row]), 1)
+    delta.append(looked, table_of([row]), 1)
     assert by_duckdb(place)[0]["project_key"] == row["project_key"]
     assert by_polars(place) == by_duckdb(place)
 

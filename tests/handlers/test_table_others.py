@@ -177,6 +177,18 @@ def with_rows_mislaid(place: Path) -> None:
     commit.write_text(commit.read_text().replace("true", "false"))
 
 
+def with_rows_doubled(place: Path) -> None:
+    """As two compactions at the same time leave it, which delta-rs lets happen."""
+    (file,) = place.glob("*/*.parquet")
+    shutil.copy(file, file.with_name("again.parquet"))
+    log = place / "_delta_log"
+    add = next(one for one in (log / f"{1:020d}.json").read_text().splitlines() if '{"add"' in one)
+    again = add.replace('"dataChange":true', '"dataChange":false')
+    path = again.split('"path":"')[1].split('"')[0]
+    folder = path.rpartition("/")[0]
+    (log / f"{2:020d}.json").write_text(again.replace(path, f"{folder}/again.parquet") + "\n")
+
+
 def with_our_transaction(place: Path) -> None:
     log = DeltaTable(str(place)).metadata().configuration["groundwire.log"]
     theirs = CommitProperties(app_transactions=[Transaction(f"groundwire {log}", 99)])
@@ -225,6 +237,7 @@ def with_features_that_only_writers_need(place: Path) -> None:
         (removable, "table-not-append-only"),
         (with_rows_taken_out, "table-changed"),
         (with_rows_mislaid, "table-rows-missing"),
+        (with_rows_doubled, "table-rows-doubled"),
         (with_our_transaction, "table-changed"),
         (with_an_unreadable_commit, "table-damaged"),
         (with_a_commit_missing, "table-damaged"),
