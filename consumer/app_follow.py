@@ -21,6 +21,8 @@ from handlers.relay import Relay
 from handlers.table import Table, TablePlace
 from handlers.table_schema import TABLE
 
+_ESCAPED = re.compile(r"%[0-9A-Fa-f]{2}")
+
 Make = Callable[[Settings, FollowPorts, list[Close]], Follower]
 
 
@@ -56,7 +58,13 @@ def _mirror(settings: Settings, ports: FollowPorts, closing: list[Close]) -> Fol
 
 
 def table_place(settings: Settings) -> Callable[[], TablePlace]:
-    """Where the table lies, with credentials that are valid when it is asked."""
+    """Where the table lies, with credentials that are valid when it is asked. Raises
+    `ConfigurationError` for what delta-rs reads as another place."""
+    if _ESCAPED.search(
+        str(settings.lake.path if settings.lake.scheme == "file" else settings.lake)
+    ):
+        said = "lake: its name has a percent sign and two digits, where no Delta table can lie"
+        raise ConfigurationError([f"{said}; rename it, or write [follow] table = false"])
     if settings.lake.scheme == "file":
         folder = TablePlace(str(settings.lake.path / TABLE))
         return lambda: folder
