@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
@@ -15,6 +17,7 @@ from consumer.ports import Follower, FollowPorts, LogReader, Queue, Store
 from consumer.queues.exchange import RabbitExchange
 from consumer.serve import pause
 from consumer.settings import ConfigurationError, Settings
+from consumer.settings_retrain import CommandTarget, Target
 from consumer.stores.s3_delta import DeltaOptions
 from consumer.telemetry import Metrics
 from handlers.mirror import Mirror
@@ -102,7 +105,15 @@ async def checks(settings: Settings) -> AsyncIterator[Checked]:
         except ConfigurationError as error:
             yield Checked(key, False, "; ".join(error.mistakes), "Look at its target.")
         else:
-            yield Checked(key, True, f"its target ({policy.target.type}) can be told; not tried")
+            yield _tellable(key, policy.target)
+
+
+def _tellable(key: str, target: Target) -> Checked:
+    """Without starting anything."""
+    if isinstance(target, CommandTarget) and shutil.which(target.command[0]) is None:
+        said = f"there is no program {target.command[0]} that can be run here"
+        return Checked(key, False, said, "Install it where groundwire follow or run will run.")
+    return Checked(key, True, f"its target ({target.type}) can be told; not tried")
 
 
 async def _answering(exchange: RabbitExchange, name: str) -> str:

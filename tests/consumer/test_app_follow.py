@@ -59,6 +59,14 @@ async def test_a_policy_whose_target_could_never_be_told_is_found(tmp_path: Path
     assert bad.said.startswith("retrain.nightly.target")
 
 
+async def test_a_command_that_is_not_there_is_found(tmp_path: Path) -> None:
+    text = POLICY.partition("type")[0] + 'type = "command"\ncommand = ["{}", "--gpu"]\n'
+    assert [one.ok for one in await checked(settings(tmp_path, text.format("sh")))] == [True]
+    (bad,) = await checked(settings(tmp_path, text.format("/opt/nobody/made/this")))
+    assert (bad.what, bad.ok) == ("retrain.nightly", False)
+    assert "/opt/nobody/made/this" in bad.said
+
+
 async def test_the_relay_s_exchange_is_tried(tmp_path: Path, rabbitmq_server: RabbitServer) -> None:
     text = "[follow]\nrelay = true\n[relay]\n"
     (good,) = await checked(settings(tmp_path, f'{text}url = "{rabbitmq_server.url}"\n'))
