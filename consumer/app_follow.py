@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-
 import re
+import shutil
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from consumer import check
