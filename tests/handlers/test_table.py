@@ -207,15 +207,17 @@ async def test_a_manifest_that_is_gone_leaves_a_row_that_says_so(one: TableHouse
     assert (row["manifest_key"], row["truth_change"]) == (key, "added")
 
 
-@pytest.mark.parametrize("data", [b"{}", b"no JSON", b"\xff"])
+@pytest.mark.parametrize("damage", [b"{}", b"no JSON", b"\xff", b"%b "])
 async def test_a_damaged_manifest_stops_the_table_until_it_is_mended(
-    one: TableHouse, data: bytes
+    one: TableHouse, damage: bytes
 ) -> None:
+    """One byte more is damage, too."""
     await one.moves(1, task="task-0")
     await one.see(**TRUTH)
     key = (await one.pointer()).manifest
     assert key is not None
-    whole, one.store.objects[key] = one.store.objects[key], data
+    whole = one.store.objects[key]
+    one.store.objects[key] = damage.replace(b"%b", whole)
     for _ in range(2):
         with pytest.raises(Permanent) as caught:
             await one.catch_up(one.table())

@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
 from consumer.errors import Conflict, Permanent, Transient
 from consumer.ports import Batch, Cursor
@@ -17,6 +18,7 @@ from handlers.table import Tuning
 from handlers.table_delta import Delta, TablePlace
 from handlers.table_errors import Moved
 from handlers.table_rows import move_of, row_of, table_of
+from handlers.table_schema import SCHEMA
 from tests.fakes_platform import nifti_label
 from tests.handlers.table_house import (
     TableHouse,
@@ -206,6 +208,26 @@ async def test_a_commit_between_our_opening_and_our_commit_is_noticed(house: Tab
     with pytest.raises(Moved):
         slow.append(standing, of(2, 4), 4)
     assert indices(by_duckdb(house.place)) == [0, 1, 2, 3]
+
+
+async def test_nothing_of_ours_goes_on_top_of_what_nobody_looked_at(house: TableHouse) -> None:
+    """Somebody else commits after our handle was opened and checked; delta-rs would go on."""
+    delta, of = await delta_with(house, rows=2)
+    standing = delta.look()
+    assert standing is not None
+
+    class Slow(Delta):
+        def standing(self, table: DeltaTable, rows: int) -> Any:
+            seen = super().standing(table, rows)
+            row = pa.Table.from_pylist([{"project_key": "theirs"}], schema=SCHEMA)
+            write_deltalake(str(house.place), row, mode="append")
+            return seen
+
+    slow = Slow(lambda: TablePlace(str(house.place)), LOG)
+    with pytest.raises(Moved):
+        slow.append(standing, of(2, 4), 4)
+    assert [row["project_key"] for row in by_duckdb(house.place)].count("theirs") == 1
+    assert len(by_duckdb(house.place)) == 3
 
 
 async def test_a_follower_that_another_got_ahead_of_yields(house: TableHouse) -> None:
