@@ -202,7 +202,10 @@ class Following:
             return
         for reason in sorted(set(troubles) - set(self._troubles)):
             self.metrics.follower_failed(name, reason)
-        logger().warning("follower goes on, but", follower=name, troubles=list(troubles))
+        if troubles:
+            logger().warning("follower goes on, but", follower=name, troubles=list(troubles))
+        else:
+            logger().info("follower has no more troubles", follower=name)
         self._troubles = troubles
 
     def _is_news(self, step: Step) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from consumer.errors import Conflict, Permanent, Rejected, Transient
 from consumer.follow import BATCH, IDLE_S, KEEP_S, PERMANENT_S
@@ -546,8 +547,11 @@ async def test_troubles_are_counted_once_and_told_as_long_as_they_last() -> None
         Cursor(batch.end), wake_s=1.0, troubles=told[min(len(house.follower.steps), 3)]
     )
     house.log.plan = deque([lambda: None] * 4)
-    await house.run()
+    with capture_logs() as lines:
+        await house.run()
     assert (house.failures("edited"), house.failures("name-taken")) == (1, 1)
+    said = [(line["log_level"], len(line.get("troubles", ()))) for line in lines]
+    assert said == [("warning", 1), ("warning", 2), ("info", 0)], "and that they are over"
     assert house.pauses == []
 
 
