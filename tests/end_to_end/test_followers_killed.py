@@ -39,6 +39,7 @@ from tests.servers_rabbitmq import RabbitServer
 from tests.servers_s3 import ACCESS_KEY, SECRET_KEY, S3Server, use_credentials
 
 SEED = 4
+WITHIN_S = 90.0  # on a machine that has other things to do
 MOMENT_S = 1.5  # after a process was seen to work, it is killed within this time
 
 
@@ -65,7 +66,7 @@ class Chaos:
 
     async def kill(self, *names: str, working: asyncio.Task[None]) -> None:
         """At some moment after they have done something."""
-        await until(self.moved)
+        await until(self.moved, within_s=WITHIN_S)
         await asyncio.wait({working}, timeout=self.chance.uniform(0.0, MOMENT_S))
         for name in names:
             self.place.kill(name)
@@ -110,25 +111,23 @@ class Chaos:
 
     async def first_sleeps(self, working: asyncio.Task[None]) -> None:
         """It is stopped wherever it is, and another one takes its work over."""
-        await until(self.moved)
+        await until(self.moved, within_s=WITHIN_S)
         await asyncio.wait({working}, timeout=self.chance.uniform(0.0, MOMENT_S))
         self.signal("first", signal.SIGSTOP)
         before = await self.cursors()
         await self.start("second")
-        await until(lambda: self.all_moved(before))
+        await until(lambda: self.all_moved(before), within_s=WITHIN_S)
 
     async def first_wakes(self, working: asyncio.Task[None]) -> None:
         """It does not know that it slept."""
         self.signal("first", signal.SIGCONT)
-
-    async def nothing(self, working: asyncio.Task[None]) -> None: ...
 
 
 async def work(crowd: Crowd, *, new: int, busy: int) -> None:
     """One turn, until the lake shows it."""
     tasks = crowd.turn(new, busy)
     await crowd.tell()
-    await until(lambda: crowd.exported(tasks), within_s=90)
+    await until(lambda: crowd.exported(tasks), within_s=WITHIN_S)
 
 
 async def last_words(crowd: Crowd) -> None:
@@ -138,7 +137,7 @@ async def last_words(crowd: Crowd) -> None:
     for _ in range(2):
         crowd.redbrick.approve(task)
     await crowd.tell()
-    await until(lambda: crowd.exported([task]), within_s=90)
+    await until(lambda: crowd.exported([task]), within_s=WITHIN_S)
 
 
 async def the_reader_has_every_change_once(place: House, came: list[TaskChange]) -> int:
@@ -147,7 +146,7 @@ async def the_reader_has_every_change_once(place: House, came: list[TaskChange])
     async def complete() -> str | None:
         return None if len(came) >= len(expected) else f"{len(came)} of {len(expected)} came"
 
-    await until(complete)
+    await until(complete, within_s=WITHIN_S)
     assert came == expected
     assert {one.ground_truth for one in came} == {"added", "changed", "removed"}
     return len(came)
@@ -204,15 +203,14 @@ async def test_on_rabbitmq_and_s3_followers_lose_nothing_and_double_nothing(
             place.start("receive", "receive")
             place.start("export", "work", "export")
             place.start("audit", "work", "audit")
+            await place.listening(within_s=WITHIN_S)
             place.environment = {**place.environment, "GROUNDWIRE_ADMIN__LISTEN": listen}
             chaos = Chaos(place, "follow", random.Random(SEED))
             await chaos.start("first")
-            await place.listening()
             came: list[TaskChange] = []
             reader = asyncio.create_task(reading(f"http://{listen}", came))
             crowd = Crowd(place, random.Random(SEED))
             for happening in (
-                chaos.nothing,
                 chaos.again,
                 chaos.second_comes,
                 chaos.both_again,
@@ -221,13 +219,12 @@ async def test_on_rabbitmq_and_s3_followers_lose_nothing_and_double_nothing(
                 chaos.first_wakes,
                 chaos.second_goes,
                 chaos.again,
-                chaos.nothing,
             ):
-                working = asyncio.create_task(work(crowd, new=4, busy=10))
+                working = asyncio.create_task(work(crowd, new=4, busy=9))
                 await happening(working)
                 await working
             await last_words(crowd)
-            await until(partial(everything_is_followed, place), within_s=90)
+            await until(partial(everything_is_followed, place), within_s=WITHIN_S)
             changes = await the_reader_has_every_change_once(place, came)
             reader.cancel()
             for name in ("receive", "export", "first", "audit"):
@@ -251,16 +248,16 @@ async def test_embedded_nothing_is_lost_and_nothing_doubled(tmp_path: Path) -> N
         configure(place, told)
         chaos = Chaos(place, "run", random.Random(SEED))
         await chaos.start("first")
-        await place.listening()
+        await place.listening(within_s=WITHIN_S)
         came: list[TaskChange] = []
         reader = asyncio.create_task(reading(f"http://{listen}", came))
         crowd = Crowd(place, random.Random(SEED))
-        for happening in (chaos.nothing, *[chaos.again] * 4, chaos.nothing):
-            working = asyncio.create_task(work(crowd, new=3, busy=6))
+        for happening in [chaos.again] * 4:
+            working = asyncio.create_task(work(crowd, new=4, busy=6))
             await happening(working)
             await working
         await last_words(crowd)
-        await until(partial(everything_is_followed, place), within_s=90)
+        await until(partial(everything_is_followed, place), within_s=WITHIN_S)
         changes = await the_reader_has_every_change_once(place, came)
         reader.cancel()
         assert await place.stop("first") == 0
