@@ -12,7 +12,6 @@ import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -185,8 +184,7 @@ class Following:
         finally:
             for one in (looking, stopped):
                 one.cancel()
-            with suppress(asyncio.CancelledError):
-                await asyncio.gather(looking, stopped, return_exceptions=True)
+            await asyncio.gather(looking, stopped, return_exceptions=True)
 
     async def _batch(self, position: int, size: int) -> Batch:
         end = max(position, min(size, position + BATCH))

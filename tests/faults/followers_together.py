@@ -34,6 +34,7 @@ from tests.handlers.table_house import Rows, by_duckdb
 from tests.store_with_table import StoreWithTable
 
 QUIET_S = 150.0  # no follower that has failed waits longer
+STEPS_FAILING = 0.1
 TURNS = 20_000  # no story takes as many
 TUNING = Tuning(rows=7, commit_every_s=5.0, upkeep_every=3, many=2)
 
@@ -147,7 +148,7 @@ class Together:
         followers: list[Follower] = [
             Mirror(self._ports(log), interval_s=60.0, check_s=3600.0),
             Relay(self._ports(log), self.exchange),
-            Table(self._ports(log), lambda: TablePlace(str(self.place)), TUNING, run=_at_once),
+            Table(self._ports(log), lambda: TablePlace(str(self.place)), TUNING, run=self._step),
             self.retrain,
         ]
         self._tasks = {one.name: asyncio.create_task(self._follow(one, log)) for one in followers}
@@ -172,6 +173,18 @@ class Together:
             now=self.time.now,
         )
         await following.run(asyncio.Event())
+
+    async def _step(self, step: Callable[..., Any], *args: Any, **named: Any) -> Any:
+        """One upon the table, which is no call of the store: some fail, too. Not in a thread, so
+        that all goes by the plan."""
+        fails = bool(self.plan) and self.lot.random() < STEPS_FAILING
+        fault = self.lot.choice(list(Fault)) if fails else None
+        if fault is Fault.BEFORE:
+            raise self._error()
+        result = step(*args, **named)
+        if fault is Fault.AFTER:
+            raise self._error()
+        return result
 
     async def _snapshot(self, decision: Decision) -> tuple[Taken, Record]:
         self._busy += 1
@@ -249,11 +262,6 @@ class Together:
     def arrived(self) -> list[Publication]:
         """The first arrivals."""
         return list(dict.fromkeys(self.exchange.out))
-
-
-async def _at_once(step: Callable[..., Any], *args: Any, **named: Any) -> Any:
-    """Not in a thread, so that all goes by the plan."""
-    return step(*args, **named)
 
 
 def forgotten(house: LakeHouse) -> FakeStore:
