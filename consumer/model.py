@@ -8,6 +8,7 @@ so that they sort as text. Nothing here imports anything of ours.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -20,6 +21,8 @@ from msgspec import Struct
 FORMAT = 1  # of every JSON that Groundwire writes
 
 T = TypeVar("T")
+
+_EXACT = 1 << 53  # integers below it are exact in every JSON reader
 
 
 class Action(StrEnum):
@@ -550,8 +553,32 @@ def timestamp(moment: datetime) -> str:
 
 
 def canonical(value: Any) -> bytes:
-    """Canonical JSON (RFC 8785) of a value or a plain object: equal content, equal bytes."""
-    return rfc8785.dumps(msgspec.to_builtins(value))
+    """Canonical JSON (RFC 8785) of a value or a plain object: equal content, equal bytes.
+
+    Where there are no fractions, no large integers and only ASCII keys, Python's own JSON with
+    sorted keys is that very form, and much quicker.
+    """
+    plain = msgspec.to_builtins(value)
+    if not _is_simple(plain):
+        return rfc8785.dumps(plain)
+    text = json.dumps(plain, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return rfc8785.dumps(plain)  # says what is wrong with it
+
+
+def _is_simple(value: Any) -> bool:
+    kind = type(value)
+    if kind is str or value is None or kind is bool:
+        return True
+    if kind is dict:
+        return all(type(key) is str and key.isascii() for key in value) and all(
+            map(_is_simple, value.values())
+        )
+    if kind is list or kind is tuple:
+        return all(map(_is_simple, value))
+    return kind is int and -_EXACT < value < _EXACT
 
 
 def digest(data: bytes) -> str:

@@ -23,7 +23,7 @@ from consumer.model import (
 from consumer.ports import Ports, Result, Work
 
 LANE = LaneSpec(
-    name="audit", wants=("event", "outcome", "record"), batch=500, linger_s=0.2, exclusive=True
+    name="audit", wants=("event", "outcome", "record"), batch=500, linger_s=0.03, exclusive=True
 )
 
 Entry = Mapping[str, Any]

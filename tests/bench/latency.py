@@ -1,9 +1,10 @@
 """How long after a webhook its effect is visible: in the lake, in the mirror, on the stream.
 
 Tasks enter and leave the ground truth with masks that were made before, so nothing is converted.
-What is measured begins when the request is sent, and the platform's own time to answer (the mean of
-what Groundwire itself measured) is subtracted; lake and mirror are looked at by listings, one after
-the other, so up to one listing and one pause are in their numbers. The peer is the stream.
+What is measured begins when the request is sent, and the platform's own time to answer (the mean
+of what Groundwire itself measured) is subtracted. Lake and mirror are looked at all the time, for
+the tasks that are awaited; platform, reader and looking share the machine with what is
+measured. The peer is the stream.
 """
 
 from __future__ import annotations
@@ -82,25 +83,26 @@ class Stage:
         async for one in changes(self.url, ground_truth=True):
             self.watched.see("stream", one.task, inside=one.ground_truth != "removed")
 
-    async def watch_lake(self) -> None:
-        """A pointer that moved since its event was sent, and the files that the mirror shows."""
-        ids = dict(self.tasks)
-        versions: dict[str, str] = {}
+    async def watch(self) -> None:
+        """Looks for what is awaited, one task after the other."""
+        names = {task: name for name, task in self.tasks.items()}
         while True:
-            moved: set[str] = set()
-            async for one in self.place.store.list(f"{self.project}/tasks/"):
-                if one.key.endswith("/current.json") and versions.get(one.key) != one.version:
-                    versions[one.key] = one.version
-                    moved.add(one.key.split("/")[2])
-            for task in moved:
-                self.watched.see("lake", task, inside=self.watched.wanted.get(task, False))
-            shown = {
-                ids[one.key.split("/")[2]]
-                async for one in self.place.store.list(f"{self.project}/segmentations/")
-            }
-            for task in ids.values():
-                self.watched.see("mirror", task, inside=task in shown)
+            for task in [one for one in self.watched.sent if self.watched.waits_for(one)]:
+                into = self.watched.wanted[task]
+                left = self.watched.waits_for(task)
+                if "lake" in left and (await self._in_ground_truth(task)) is into:
+                    self.watched.see("lake", task, inside=into)
+                if "mirror" in left and (await self._is_shown(names[task])) is into:
+                    self.watched.see("mirror", task, inside=into)
             await asyncio.sleep(PAUSE_S)
+
+    async def _in_ground_truth(self, task: str) -> bool:
+        pointer = await self.place.pointer(self.project, task)
+        return pointer is not None and pointer.ground_truth
+
+    async def _is_shown(self, name: str) -> bool:
+        key = f"{self.project}/segmentations/{name}/ct.nii.gz"
+        return await self.place.store.read(key) is not None
 
     async def fetched(self) -> tuple[float, float]:
         """Seconds and number of Groundwire's questions to the platform so far."""
@@ -143,7 +145,7 @@ async def _round(
 ) -> Result:
     stage.watched.samples.clear()
     before = await stage.fetched()
-    watching = [asyncio.create_task(one()) for one in (stage.watch_stream, stage.watch_lake)]
+    watching = [asyncio.create_task(one()) for one in (stage.watch_stream, stage.watch)]
     try:
         await asyncio.sleep(1.0)  # until both have seen what is there
         stage.watched.samples.clear()
@@ -249,7 +251,7 @@ async def _embedded(folder: Path) -> AsyncIterator[tuple[str, Stage]]:
     store = DirectoryStore(folder / "lake")
     async with house(folder, store, environment=environment, seed="latency") as place:
         place.start("run", "run")
-        await place.listening()
+        await place.listening(within_s=120)
         url = f"http://127.0.0.1:{admin}"
         yield "SQLite and a directory, one process", Stage(place, url, f"{url}/metrics")
 
@@ -267,7 +269,7 @@ async def _distributed(folder: Path) -> AsyncIterator[tuple[str, Stage]]:
             folder, store, queue=broker.url, lake=lake, environment=environment, seed="latency"
         ) as place:
             urls = {name: _start(place, name, *command) for name, command in _PARTS.items()}
-            await place.listening()
+            await place.listening(within_s=120)
             stage = Stage(place, urls["follow"], f"{urls['export']}/metrics")
             yield "RabbitMQ and S3, four processes", stage
         store.close()
