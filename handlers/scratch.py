@@ -18,7 +18,7 @@ from pathlib import Path
 from consumer.errors import Transient
 
 PREFIX = "groundwire-scratch-"
-_LOCK, _FILES = "lock", "files"
+_LOCK, _FILES, _REMOVED = "lock", "files", "removed"
 
 
 class Scratch:
@@ -37,8 +37,8 @@ class Scratch:
     def remove(self) -> None:
         """Never fails: what cannot be removed now is an orphan."""
         with suppress(OSError):
-            os.rename(self.path, self._top / "removed")
-        shutil.rmtree(self._top, ignore_errors=True)
+            os.rename(self.path, self._top / _REMOVED)
+        _empty(self._top)
         os.close(self._lock)
 
 
@@ -61,12 +61,19 @@ def _remove_orphan(top: Path) -> bool:
         return False
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(top, ignore_errors=True)
+        _empty(top)
     except OSError:
         return False
     finally:
         os.close(lock)
     return True
+
+
+def _empty(top: Path) -> None:
+    """The lock goes last: whoever is killed before that leaves a folder that is still known."""
+    for name in (_FILES, _REMOVED):
+        shutil.rmtree(top / name, ignore_errors=True)
+    shutil.rmtree(top, ignore_errors=True)
 
 
 @contextmanager

@@ -58,6 +58,30 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_uses_is_not
     assert list(folder.iterdir()) == []
 
 
+REMOVER = """
+import os, signal, sys, tempfile
+from handlers.scratch import Scratch
+tempfile.tempdir = sys.argv[1]
+scratch = Scratch()
+(scratch.path / "image").write_bytes(b"x")
+
+def killed(event, args):
+    if event == "os.remove" and "image" in str(args[0]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(killed)
+scratch.remove()
+"""
+
+
+def test_what_was_being_removed_when_its_process_was_killed_is_removed(folder: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", REMOVER, str(folder)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert [path.name for path in folder.rglob("image")] == ["image"]
+    assert remove_orphans() == 1
+    assert list(folder.iterdir()) == []
+
+
 def test_our_own_folders_are_in_use(folder: Path) -> None:
     scratch = Scratch()
     assert remove_orphans() == 0
