@@ -2,7 +2,7 @@
 # rabbitmq-server and plastimatch, and installs them when it may.
 
 PYTHON ?= python3
-WORKERS ?= 2
+WORKERS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed

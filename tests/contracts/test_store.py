@@ -511,7 +511,7 @@ async def lossy(
             s3_server.bucket,
             s3_server.new_prefix(),
             endpoint=proxy.endpoint,
-            read_timeout_s=1.0,
+            read_timeout_s=3.0,
             sleep=at_once,
         )
         stack.callback(store.close)

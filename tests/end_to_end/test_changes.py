@@ -192,12 +192,8 @@ async def test_the_stop_does_not_wait_for_open_streams(tmp_path: Path) -> None:
 async def test_a_process_that_does_not_write_the_log_tells_of_it_too(tmp_path: Path) -> None:
     async with running(tmp_path) as (place, _):
         listen = f"127.0.0.1:{free_port()}"
-        place.environment = {
-            **place.environment,
-            "GROUNDWIRE_ADMIN__LISTEN": listen,
-            "GROUNDWIRE_HTTP__LISTEN": "127.0.0.1:0",
-        }
-        place.start("receive", "receive")
+        place.environment = {**place.environment, "GROUNDWIRE_ADMIN__LISTEN": listen}
+        place.start("export", "work", "export")
         came: list[TaskChange] = []
         reading = asyncio.create_task(collect(f"http://{listen}", came))
         await approved(place, a_study(place, "study"))

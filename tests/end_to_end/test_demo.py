@@ -24,7 +24,7 @@ TOLD = [
     r"pointer +CT-0001 +#\d moved +stage END, revision \w{12}, ground truth",
     r"pointer +CT-0100 +#\d moved +stage Done, revision \w{12}, ground truth",
     r"log +\d+ decided +policy organs: 2 tasks, enough-changes",
-    r"log +\d+ snapshot +organs/\S+: 2 tasks",
+    r"log +\d+ snapshot +organs/\S+: \d tasks",
     r"log +\d+ triggered +policy organs, decision \d",
     r"pointer +CT-0002 +#2 deleted +stage -, revision none, not ground truth",
     r"webhook +redbrick +a wrong token +-> 401",
