@@ -6,7 +6,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 PROGRAM = Path(sys.executable).parent / "groundwire"
@@ -24,13 +23,9 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_it_ends_well_within_twenty_seconds_and_its_hints_work_as_they_stand(
-    tmp_path: Path,
-) -> None:
-    began = time.monotonic()
+def test_it_ends_by_itself_and_its_hints_work_as_they_stand(tmp_path: Path) -> None:
     told = run(tmp_path, str(PROGRAM), "demo", "--once", "--dir", "here")
     assert told.returncode == 0, told.stdout + told.stderr
-    assert time.monotonic() - began < 20
     assert "Traceback" not in told.stdout + told.stderr
     _, _, hints = told.stdout.partition("Where to look:")
     commands = re.findall(r"^  (\S.*?)  ", hints, re.MULTILINE)
