@@ -12,8 +12,9 @@ INSTALLED := $(VENV)/.installed
 demo: install
 	$(BIN)/groundwire demo $(ARGS)
 
+# Files in their own order: by size, the few long tests that start real processes would come last.
 test: install system
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # The vendors' own SDKs, unmodified, against the simulated platforms; installs them first (1 GB).
 vendor: install
