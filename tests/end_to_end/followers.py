@@ -413,7 +413,7 @@ async def nothing_is_left_over(place: House) -> None:
     killed process stays."""
     verified = await place.run("verify")
     assert verified.returncode == 0, verified.stdout + verified.stderr
-    # An exporter or log writer that was killed may leave objects that nothing names; followers none.
+    # A killed exporter may leave objects that nothing names, and so may the log; followers none.
     strays = (await verify(place.store)).unreferenced
     assert [one for one in strays if "/tasks/" not in one and not one.startswith("log/")] == []
     told = {one["key"] for one in (await Truth.read(place.store)).of("snapshot")}
