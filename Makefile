@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test vendor check bench lock install system clean
+.PHONY: demo test chaos vendor check bench lock install system clean
 
 demo: install
 	$(BIN)/groundwire demo $(ARGS)
@@ -15,6 +15,13 @@ demo: install
 # Files in their own order: by size, the few long tests that start real processes would come last.
 test: install system
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# The fault tests with many more seeds: SEEDS=300, from FIRST_SEED on.
+SEEDS ?= 300
+FIRST_SEED ?= 1000
+chaos: install system
+	GROUNDWIRE_SEEDS=$(SEEDS) GROUNDWIRE_FIRST_SEED=$(FIRST_SEED) \
+		$(BIN)/python -m pytest tests/faults --numprocesses $(WORKERS) $(ARGS)
 
 # The vendors' own SDKs, unmodified, against the simulated platforms; installs them first (1 GB).
 vendor: install

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from consumer.download import Downloader
 from consumer.errors import Permanent
+from consumer.live_secrets import LiveSecret, LiveSecrets
 from consumer.log.locate import owner
 from consumer.log.log import TileLog
 from consumer.log.note import BadNote, Signer, load_key, new_key, show_key
@@ -25,6 +26,7 @@ from consumer.settings_model import LabelboxSource, RedBrickSource, Source
 from consumer.stores.directory import DirectoryStore
 from consumer.stores.s3 import S3Store
 from consumer.stores.s3_objects import S3Objects
+from consumer.telemetry import learn_secret
 from handlers import audit, export, layout
 
 HANDLERS: Mapping[str, Handler] = {"export": export, "audit": audit}
@@ -98,14 +100,15 @@ def _platform(name: str, source: Source, settings: Settings, closing: list[Close
         max_file_bytes=settings.work.max_image_bytes,
         timeout_s=settings.work.download_timeout_s,
     )
-    secrets = [secret.reveal().encode() for secret in source.secrets]
+    secrets = LiveSecrets([LiveSecret(one, learn_secret) for one in source.secrets])
+    api_key = LiveSecret(source.api_key, learn_secret)
     made: Labelbox | RedBrick
     match source:
         case LabelboxSource():
             made = Labelbox(
                 source=name,
                 secrets=secrets,
-                api_key=source.api_key.reveal(),
+                api_key=api_key,
                 api_url=source.api_url,
                 projects=source.projects,
                 export_params=source.export_params.model_dump(),
@@ -119,7 +122,7 @@ def _platform(name: str, source: Source, settings: Settings, closing: list[Close
             made = RedBrick(
                 name,
                 secrets=secrets,
-                api_key=source.api_key.reveal(),
+                api_key=api_key,
                 api_url=source.api_url,
                 organization=source.organization,
                 projects=source.projects,

@@ -111,6 +111,8 @@ class TaskEvent(_Value, frozen=True, tag="event"):
     history_id: str | None = None
     occurred_at: str | None = None  # by the platform's clock
     delivery_id: str | None = None  # the platform's own, of the request
+    run: str | None = None  # the sweep that found it
+    gap: str | None = None  # why the sweep queued it, as a slug
 
     @property
     def key(self) -> TaskKey:

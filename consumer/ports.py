@@ -27,6 +27,7 @@ from consumer.model import (
     TaskKey,
     TaskSnapshot,
 )
+from consumer.sightings import Page, Window
 
 Clock = Callable[[], datetime]
 
@@ -78,6 +79,25 @@ class Platform(Protocol):
         """
 
 
+class Sightings(Protocol):
+    """What a sweep asks of a platform; its adapter implements it beside ``Platform``."""
+
+    source: str
+
+    async def now(self) -> str:
+        """The platform's time by its own clock, as `timestamp`; asked for anew, at most a second
+        late. Raises ``Transient``."""
+
+    def changed_since(self, project: str, window: Window) -> AsyncIterator[Page]:
+        """The project's tasks that may be within ``window``, page by page, each as it stands now
+        without its labels; with an open window all that there are. One that changes meanwhile
+        may be told twice, or as it was; one that stays is never left out.
+
+        Raises ``Transient`` or ``Permanent``, also in the middle: an error never looks like fewer
+        tasks.
+        """
+
+
 class Work(Protocol):
     """A leased message, as a handler sees it."""
 
@@ -100,8 +120,9 @@ class Lease(Work, Protocol):
     async def ack(self) -> None:
         """It is done: remove it."""
 
-    async def retry(self, after_s: float, failure: Failure) -> None:
-        """Deliver it again, not before ``after_s`` seconds, with the attempt counted."""
+    async def retry(self, after_s: float, failure: Failure, *, counted: bool = True) -> None:
+        """Deliver it again, not before ``after_s`` seconds; ``counted`` is whether this was an
+        attempt of its own, or one that failed for reasons which all share."""
 
     async def bury(self, failure: Failure) -> None:
         """Give it up: it goes to the lane's dead letters, durable before it leaves the lane."""

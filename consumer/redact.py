@@ -34,8 +34,18 @@ class Redactor:
     """Redacts texts and nested values; ``secrets`` are known values taken out wherever they are."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        known = sorted({s for s in secrets if len(s) >= 4}, key=len, reverse=True)
-        self._known = re.compile("|".join(map(re.escape, known))) if known else None
+        self._secrets = {s for s in secrets if len(s) >= 4}
+        self._known = self._pattern()
+
+    def learn(self, secret: str) -> None:
+        """One more known value: secrets are rotated while we run."""
+        if len(secret) >= 4:
+            self._secrets.add(secret)
+            self._known = self._pattern()
+
+    def _pattern(self) -> re.Pattern[str] | None:
+        known = sorted(self._secrets, key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, known))) if known else None
 
     def text(self, text: str) -> str:
         """The text without what must not be logged, at most `MAX_TEXT` characters long."""

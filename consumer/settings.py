@@ -44,11 +44,13 @@ from consumer.settings_model import (
     LogSection,
     Retry,
     Source,
+    SweepSection,
     WorkSection,
 )
 from consumer.settings_retrain import TARGET_KINDS, PolicySection, secrets_of
 from consumer.settings_values import (
     OWN_FOLDER,
+    InboxPlace,
     LakePlace,
     Place,
     QueuePlace,
@@ -86,6 +88,10 @@ class Settings(Section):
     queue_ca: str = Field(
         default="", description="file of the authority that signed the broker's key"
     )
+    inbox: InboxPlace | None = Field(
+        default=None,
+        description="sqlite:///PATH; where the receiver keeps events while the broker is away",
+    )
     queue_prefix: str = Field(
         default="groundwire",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
@@ -119,6 +125,7 @@ class Settings(Section):
     retrain: dict[PolicyName, PolicySection] = Field(
         default={}, description="when training begins by itself, each policy by its name"
     )
+    sweep: SweepSection = SweepSection()
     retry: Retry = Retry()
     work: WorkSection = WorkSection()
 

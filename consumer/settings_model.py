@@ -41,6 +41,26 @@ class Http(Section):
         le=300,
         description="a body that is not complete by then is answered 408",
     )
+    max_connections: int = Field(
+        default=4000,
+        ge=10,
+        le=1_000_000,
+        description="open at once; beyond them the one that has idled longest is closed",
+    )
+    failures_per_address: int = Field(
+        default=60,
+        ge=1,
+        description="refused requests a minute; more from an address that sent no good one: 429",
+    )
+    failures_per_source: int = Field(
+        default=6000, ge=1, description="the same for all such addresses of one source together"
+    )
+    replay_s: float = Field(
+        default=300.0,
+        ge=0,
+        le=86_400,
+        description="an event that was queued so lately is not queued again",
+    )
     trusted_proxies: Annotated[tuple[Network, ...], BeforeValidator(split_names)] = Field(
         default=(), description="addresses and networks whose X-Forwarded-For counts"
     )
@@ -82,6 +102,10 @@ class SourceSection(Section):
     )
     download_hosts: Names = Field(
         default=(), description="the only hosts that masks may be fetched from; empty is any"
+    )
+    private_networks: Annotated[tuple[Network, ...], BeforeValidator(split_names)] = Field(
+        default=(),
+        description="networks that are not public and may be fetched from, such as 10.1.0.0/16",
     )
     image_prefixes: Names = Field(
         default=(),
@@ -152,6 +176,35 @@ class Retry(Section):
     )
     base_s: float = Field(default=2.0, gt=0, description="the first wait, doubled with each try")
     cap_s: float = Field(default=3600.0, gt=0, description="the longest wait")
+
+
+class SweepSection(Section):
+    """What no webhook told is found by comparing the lake with the platform."""
+
+    every_s: float = Field(
+        default=600.0,
+        ge=0,
+        le=7 * 86_400,
+        description="how often the tasks that changed are asked for; 0 is never",
+    )
+    full_every_s: float = Field(
+        default=86_400.0,
+        ge=1,
+        le=30 * 86_400,
+        description="how often all tasks of a project are compared; its first sweep always does",
+    )
+    overlap_s: float = Field(
+        default=900.0,
+        ge=0,
+        le=86_400,
+        description="how much of the time before is asked for again, by the platform's clock",
+    )
+    most_waiting: int = Field(
+        default=2000,
+        ge=1,
+        le=1_000_000,
+        description="a sweep waits while so many events are queued, so that webhooks get through",
+    )
 
 
 class WorkSection(Section):

@@ -42,6 +42,12 @@ class Secret:
     def reveal(self) -> str:
         return self._value
 
+    @property
+    def path(self) -> Path | None:
+        """The file that holds it, if one does."""
+        kind, _, name = self.reference.partition(":")
+        return Path(name) if kind == "file" else None
+
     def __repr__(self) -> str:
         return f"Secret({self.reference!r})"
 
@@ -135,7 +141,7 @@ def read_secret(reference: Any, info: ValidationInfo) -> Secret:
             raise ValueError(f"environment variable {name} is not set")
         value = value.strip()
     elif kind == "file" and name:
-        value = _read_file(Path(name))
+        value = read_secret_file(Path(name))
     else:
         raise ValueError("write env:NAME or file:PATH, not the secret itself")
     if not value:
@@ -145,7 +151,8 @@ def read_secret(reference: Any, info: ValidationInfo) -> Secret:
     return Secret(reference, value)
 
 
-def _read_file(path: Path) -> str:
+def read_secret_file(path: Path) -> str:
+    """The text of a secret's file; ``ValueError`` says what is wrong with it."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_SECRET_BYTES + 1)
@@ -225,6 +232,7 @@ SecretValue = Annotated[
 ]
 AddressValue = Annotated[Address, PlainValidator(read_address), _AS_TEXT]
 QueuePlace = Annotated[Place, place("sqlite", "amqp", "amqps"), _AS_TEXT]
+InboxPlace = Annotated[Place, place("sqlite"), _AS_TEXT]
 LakePlace = Annotated[Place, place("file", "s3"), _AS_TEXT]
 Network = Annotated[
     ipaddress.IPv4Network | ipaddress.IPv6Network, PlainValidator(read_network), _AS_TEXT

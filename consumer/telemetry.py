@@ -37,6 +37,8 @@ OTHER = "other"  # a reason that is not a slug
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _MAX_REASONS = 200  # distinct reasons of one metric: slugs are constants, so this is never reached
+_redactor = Redactor()
+
 _SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
 
@@ -223,13 +225,15 @@ def configure_logging(
 
     What libraries log through ``logging`` takes the same way, from WARNING on.
     """
+    global _redactor
+    _redactor = Redactor(secrets)
     stream = stream or sys.stderr
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
-        redacting(Redactor(secrets)),
+        redacting(_redactor),
     ]
     structlog.configure(
         processors=[
@@ -253,6 +257,11 @@ def configure_logging(
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("groundwire").setLevel(level)
+
+
+def learn_secret(text: str) -> None:
+    """A secret that came to be while the process runs is kept out of log lines as well."""
+    _redactor.learn(text)
 
 
 def redacting(redactor: Redactor) -> Processor:

@@ -11,7 +11,9 @@ import re
 from collections.abc import Sequence
 from string import ascii_uppercase
 
-RESERVED = frozenset({"log", "followers", "tables", "snapshots", "notes", "groundwire-check"})
+RESERVED = frozenset(
+    {"log", "followers", "sweeps", "tables", "snapshots", "notes", "groundwire-check"}
+)
 SNAPSHOTS = "snapshots"
 SNAPSHOT_FILE = "snapshot.json"
 MAX_NAME = 100  # characters of a component; a file system's limit is 255 bytes

@@ -26,10 +26,10 @@ class FakeLease:
     async def ack(self) -> None:
         self._once("ack")
 
-    async def retry(self, after_s: float, failure: Failure) -> None:
+    async def retry(self, after_s: float, failure: Failure, *, counted: bool = True) -> None:
         self._once("retry")
         self.queue.waits.append(after_s)
-        self.queue.add(self.lane, self.message, self.attempt + 1, failure)
+        self.queue.add(self.lane, self.message, self.attempt + counted, failure)
 
     async def bury(self, failure: Failure) -> None:
         self._once("bury")

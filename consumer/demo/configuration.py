@@ -58,6 +58,9 @@ key = {_text(f"file:{key}")}
 origin = {_text(ORIGIN)}
 index = {_text(str(directory / f"log-index-{digest(lake.encode())[:8]}.db"))}
 
+[sweep]
+every_s = 0
+
 [export]
 dicom_to_nifti = true
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ class Labelbox:
         *,
         source: str,
         secrets: Sequence[bytes],
-        api_key: str,
+        api_key: str | Callable[[], str],
         downloader: Downloader,
         clock: Clock,
         projects: Collection[str] = ("*",),
@@ -83,13 +83,13 @@ class Labelbox:
         max_image_bytes: int = 16 << 30,  # of one series
     ) -> None:
         self.source = source
-        self._secrets = tuple(secrets)
+        self._secrets = secrets  # looked at anew each time: they may be rotated
         self._projects = tuple(projects)
         self._clock = clock
         chosen = {**dict.fromkeys(EXPORT_PARAMS, True), **(export_params or {})}
         self._shown = frozenset(name for name, on in chosen.items() if on)
         self._api_origin = _origin(api_url)
-        self._authorization = f"Bearer {api_key}"
+        self._key = api_key if callable(api_key) else lambda: api_key
         self._downloader = downloader
         self._limits = limits
         self._images = ImageSaver(
@@ -201,7 +201,10 @@ class Labelbox:
         )
 
     def _key_for(self, url: str) -> str | None:
-        return self._authorization if _origin(url) == self._api_origin else None
+        return self._authorization() if _origin(url) == self._api_origin else None
+
+    def _authorization(self) -> str:
+        return f"Bearer {self._key()}"
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -31,9 +31,11 @@ class ProjectUnreadable(Transient):
 
 
 class GraphQL:
-    """One account at one endpoint. ``authorization`` is the header's value."""
+    """One account at one endpoint. ``authorization`` gives the header's value, which may change."""
 
-    def __init__(self, *, url: str, authorization: str, timeout_s: float, max_bytes: int) -> None:
+    def __init__(
+        self, *, url: str, authorization: Callable[[], str], timeout_s: float, max_bytes: int
+    ) -> None:
         self._url = url
         self._authorization = authorization
         self._max_bytes = max_bytes
@@ -71,7 +73,7 @@ class GraphQL:
         return data
 
     async def _post(self, content: Json) -> tuple[int, Mapping[str, str], bytes]:
-        headers = {"Authorization": self._authorization, "Accept": "application/json"}
+        headers = {"Authorization": self._authorization(), "Accept": "application/json"}
         try:
             async with self._client().post(
                 self._url, json=content, headers=headers, timeout=self._timeout,

@@ -65,7 +65,7 @@ class RedBrick:
         source: str,
         *,
         secrets: Sequence[bytes],
-        api_key: str,
+        api_key: str | Callable[[], str],
         organization: str,
         downloader: Downloader,
         api_url: str = "https://api.redbrickai.com",
@@ -78,7 +78,7 @@ class RedBrick:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.source = source
-        self._secrets = tuple(secrets)
+        self._secrets = secrets  # looked at anew each time: they may be rotated
         self._organization = organization
         self._allowed = frozenset(projects)
         self._final = frozenset(name.casefold() for name in ground_truth_stages)

@@ -10,7 +10,7 @@ import base64
 import gzip
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -24,12 +24,15 @@ _CODE = re.compile(r"[A-Z][A-Z0-9_]{1,40}", re.ASCII)
 
 
 class RedBrickApi:
-    """Asks ``{api_url}/graphql/`` with the key; it is sent nowhere else, redirects included."""
+    """Asks ``{api_url}/graphql/`` with the key; it is sent nowhere else, redirects included. A
+    key that is called is asked for anew with each question, since it may be rotated."""
 
-    def __init__(self, api_url: str, api_key: str, *, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self, api_url: str, api_key: str | Callable[[], str], *, timeout_s: float = 30.0
+    ) -> None:
+        self._key = api_key if callable(api_key) else lambda: api_key
         self._url = f"{api_url.rstrip('/')}/graphql/"
         self._headers = {
-            "ApiKey": api_key,
             "RB-SDK-Version": _SDK_VERSION,
             "Content-Type": "application/json",
             "Content-Encoding-RB": "gzip",
@@ -49,7 +52,7 @@ class RedBrickApi:
             async with self._client().post(
                 self._url,
                 data=encoded(query, variables),
-                headers=self._headers,
+                headers={**self._headers, "ApiKey": self._key()},
                 timeout=self._timeout,
                 allow_redirects=False,
             ) as response:

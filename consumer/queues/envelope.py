@@ -58,9 +58,9 @@ class Envelope:
         """The same for the dead letters."""
         return replace(self, failure=failure)
 
-    def again(self, failure: Failure) -> Envelope:
+    def again(self, failure: Failure, *, counted: bool) -> Envelope:
         """The same for its next try."""
-        return replace(self, failure=failure, attempt=self.attempt + 1)
+        return replace(self, failure=failure, attempt=self.attempt + counted)
 
     def anew(self, now: datetime) -> Envelope:
         """The same with its attempts forgotten."""

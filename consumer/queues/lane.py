@@ -63,10 +63,11 @@ class RabbitLease:
         if self._settle():
             await self._receiver.acknowledge(self._delivery)
 
-    async def retry(self, after_s: float, failure: Failure) -> None:
+    async def retry(self, after_s: float, failure: Failure, *, counted: bool = True) -> None:
         if self._settle():
             target = self._receiver.topology.wait_for(after_s)
-            await self._receiver.move(self._delivery, target, self.envelope.again(failure))
+            again = self.envelope.again(failure, counted=counted)
+            await self._receiver.move(self._delivery, target, again)
 
     async def bury(self, failure: Failure) -> None:
         if self._settle():

@@ -62,10 +62,12 @@ class SqliteLease:
     async def ack(self) -> None:
         await self._queue.settle(self.row, lambda db, now: rows.remove(db, self.row, now))
 
-    async def retry(self, after_s: float, failure: Failure) -> None:
+    async def retry(self, after_s: float, failure: Failure, *, counted: bool = True) -> None:
         await self._queue.settle(
             self.row,
-            lambda db, now: rows.postpone(db, self.row, now=now, after_s=after_s, failure=failure),
+            lambda db, now: rows.postpone(
+                db, self.row, now=now, after_s=after_s, failure=failure, counted=counted
+            ),
         )
 
     async def bury(self, failure: Failure) -> None:

@@ -146,11 +146,13 @@ def remove(db: Connection, row: Row, now: float) -> None:
     )
 
 
-def postpone(db: Connection, row: Row, *, now: float, after_s: float, failure: Failure) -> None:
+def postpone(
+    db: Connection, row: Row, *, now: float, after_s: float, failure: Failure, counted: bool
+) -> None:
     db.execute(
-        "UPDATE messages SET token = NULL, leased_until = 0, attempt = attempt + 1,"
+        "UPDATE messages SET token = NULL, leased_until = 0, attempt = attempt + ?,"
         " due_at = ?, failure = ? WHERE seq = ? AND token = ? AND leased_until > ?",
-        (now + after_s, encode(failure), row.seq, row.token, now),
+        (int(counted), now + after_s, encode(failure), row.seq, row.token, now),
     )
 
 

@@ -285,6 +285,14 @@ async def test_attempts_are_counted_one_by_one(queue: FullQueue) -> None:
     assert attempts == [1, 2, 3]
 
 
+async def test_a_try_that_failed_for_reasons_all_share_is_not_counted(queue: FullQueue) -> None:
+    await queue.put([event("e1")])
+    lease = await take_one(queue)
+    await lease.retry(DELAY_S, FAILURE, counted=False)
+    again = await take_one(queue)
+    assert (again.attempt, again.failure) == (1, FAILURE)
+
+
 async def test_a_message_that_waits_for_its_retry_delays_no_other(queue: FullQueue) -> None:
     await queue.put([event("slow")])
     await (await take_one(queue)).retry(30.0, FAILURE)

@@ -50,18 +50,19 @@ def test_a_record_comes_from_groundwire_itself() -> None:
 
 
 def test_an_envelope_survives_the_journey() -> None:
-    envelope = wrap(EVENT, NOW).again(FAILURE)
+    envelope = wrap(EVENT, NOW).again(FAILURE, counted=True)
     assert travelled(envelope) == envelope
 
 
 def test_a_retry_counts_and_a_burial_does_not() -> None:
     envelope = wrap(EVENT, NOW)
-    assert envelope.again(FAILURE).attempt == 2
+    assert envelope.again(FAILURE, counted=True).attempt == 2
+    assert envelope.again(FAILURE, counted=False).attempt == 1
     assert envelope.failed(FAILURE).attempt == 1
 
 
 def test_a_replay_forgets_attempts_and_failure() -> None:
-    envelope = wrap(EVENT, NOW).again(FAILURE)
+    envelope = wrap(EVENT, NOW).again(FAILURE, counted=True)
     assert envelope.anew(LATER) == wrap(EVENT, LATER)
 
 
