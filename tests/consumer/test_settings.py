@@ -193,7 +193,7 @@ def test_a_source_overrides_only_what_it_names_of_the_export(tmp_path: Path) -> 
 
 
 def test_keys_of_what_is_not_built_are_unknown(tmp_path: Path) -> None:
-    assert mistakes(tmp_path, SOURCE + "[report]\nevery = 60\n") == ("report: unknown key",)
+    assert mistakes(tmp_path, SOURCE + "[surprises]\nevery = 60\n") == ("surprises: unknown key",)
 
 
 @pytest.mark.parametrize("name", ["Upper", "a b", "-x", "x" * 41, "a/b"])
