@@ -70,7 +70,7 @@ class Mirror:
 
     async def _load(self, name: str) -> Project:
         memory = Memory(self._ports.store, name)
-        await memory.load(self._touched.get(name, ()))
+        await memory.load(self._touched.get(name, ()), self._ports.clock())
         self._projects[name] = Project(self._ports, memory, self._limits)
         return self._projects[name]
 

@@ -75,17 +75,17 @@ class Check:
         _, sha256 = await self._file.read(memory.index.file or FILES[0])
         if memory.index.sequence and sha256 != memory.index.sha256:
             memory.index.is_stale = True
-        self._settled()
+        memory.settled()
 
     async def check(self) -> None:
         """Everything: also what somebody edited, which is told, and what could not be shown."""
         memory = self._memory
         found = await self._found([f"{tree}/" for tree in TREES])
         differences = await self._compared(self._wanted(), found)
-        await self._tell(differences.edits(memory.quiet))
+        await self._tell(differences.edits(memory.quiet | memory.late))
         await self._mend(differences)
         await self._check_file()
-        self._settled()
+        memory.settled()
         if memory.index.failed:
             failed = memory.index.failed
             await self._tasks.make_equal({task: one.sequence for task, one in failed.items()})
@@ -95,11 +95,6 @@ class Check:
         edits = Differences()
         (edits.changed if seen else edits.gone)[file] = seen
         await self._tell(edits)
-
-    def _settled(self) -> None:
-        if self._memory.quiet:
-            self._memory.quiet = set()
-            self._memory.is_saved = False
 
     def _wanted(self) -> dict[str, tuple[str, Placed]]:
         shown = self._memory.index.tasks

@@ -73,6 +73,8 @@ class Index(msgspec.Struct, kw_only=True, omit_defaults=True):
     is_stale: bool = False
     flushed_at: str = ""
     quiet: list[str] = []  # folders of an intent that nobody has looked at since
+    late: list[str] = []  # where a mirror that was stopped may still do its last, and since when
+    late_since: str = ""
     format: int = FORMAT
 
 
@@ -101,13 +103,15 @@ def facts_of(project: str, task: str, shown: Shown) -> Facts:
 
 class Memory:
     """One project's index, in memory and in the store. ``quiet`` are the folders where a crash of
-    ours may have left something: differences there are nobody's edits."""
+    ours may have left something: differences there are nobody's edits. Nor are they in ``late``:
+    who had begun something there may not be dead but asleep, and does it when it wakes."""
 
     def __init__(self, store: Store, project: str) -> None:
         self.project = project
         self.index = Index(project=project)
         self.touched: set[str] = set()  # since the last save
         self.quiet: set[str] = set()
+        self.late: set[str] = set()
         self.is_saved = True
         self._store = store
         self._place = f"{FOLDER}{project}/"
@@ -120,7 +124,7 @@ class Memory:
     def is_stored(self) -> bool:
         return self.index.sequence > 0
 
-    async def load(self, remembered: Iterable[str]) -> None:
+    async def load(self, remembered: Iterable[str], now: datetime) -> None:
         """``remembered`` are folders that this process touched before a failure. An index that
         cannot be read is as one that was lost."""
         intent = await self._read_intent()
@@ -136,6 +140,22 @@ class Memory:
         if intent is not None and intent.base >= self.index.sequence:
             self._covered = set(intent.folders)
             self.quiet |= self._covered
+        self.late = self.quiet.union(self.index.late)
+        if self.quiet:
+            self.index.late_since = timestamp(now)
+
+    def settled(self) -> None:
+        """What a crash may have left has been looked at."""
+        self.is_saved = self.is_saved and not self.quiet
+        self.quiet = set()
+
+    def all_awake(self, now: datetime, after_s: float) -> None:
+        """All has been looked at: who was asleep has woken by now, or will not do so."""
+        since = self.index.late_since
+        if since and 0 <= (now - datetime.fromisoformat(since)).total_seconds() < after_s:
+            return
+        self.is_saved = self.is_saved and not self.late
+        self.late, self.index.late_since = set(), ""
 
     async def intend(self, folders: set[str]) -> None:
         """Before anything in these folders is touched. Raises ``Conflict``."""
@@ -162,7 +182,7 @@ class Memory:
     async def save(self, now: datetime) -> None:
         """Raises ``Conflict``."""
         self.index.sequence += 1
-        self.index.quiet = sorted(self.quiet)
+        self.index.quiet, self.index.late = sorted(self.quiet), sorted(self.late)
         self.index.flushed_at = timestamp(now)
         self._etag = await self._store.swap(
             f"{self._place}index.json", encode(self.index), if_match=self._etag

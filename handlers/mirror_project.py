@@ -69,6 +69,7 @@ class Project:
         self._checked_at = self._checked_at or checked_at
         if self.check_in_s() <= 0:
             await self._check.check()
+            self.memory.all_awake(now, self._limits.check_s)
             self._checked_at, self._too_large = now, False
         elif not self._is_settled:
             await self._check.settle()

@@ -28,6 +28,7 @@ async def together(
 ) -> list[T]:
     """All results in order; nothing of it runs on when this is cancelled or one of them raises."""
     gate = asyncio.Semaphore(at_once) if at_once else None
+    coroutines = list(doing)
 
     async def gated(one: Awaitable[T]) -> T:
         if gate is None:
@@ -35,10 +36,12 @@ async def together(
         async with gate:
             return await one
 
-    tasks = [asyncio.ensure_future(gated(one)) for one in doing]
+    tasks = [asyncio.ensure_future(gated(one)) for one in coroutines]
     try:
         return await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for one in coroutines:  # of which some may never have begun
+            one.close()

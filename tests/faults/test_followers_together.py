@@ -33,7 +33,7 @@ POLICIES = (
     Policy(name="spleens", classes=("spleen",), min_changes=3),
 )
 # What tells of tries and of moments, not of the end.
-PASSING = {"sequence", "flushed_at", "base", "next", "quiet", "before"}
+PASSING = {"sequence", "flushed_at", "base", "next", "quiet", "late", "late_since", "before"}
 
 
 async def first(house: LakeHouse) -> None:
