@@ -96,6 +96,8 @@ def make_platforms(settings: Settings, closing: list[Close]) -> dict[str, Platfo
 def _platform(name: str, source: Source, settings: Settings, closing: list[Close]) -> Platform:
     downloader = Downloader(
         hosts=frozenset(source.download_hosts),
+        networks=source.private_networks,
+        own_url=source.api_url,
         max_bytes=settings.work.max_download_bytes,
         max_file_bytes=settings.work.max_image_bytes,
         timeout_s=settings.work.download_timeout_s,

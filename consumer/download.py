@@ -1,39 +1,40 @@
 """The one HTTP client for what platforms point us at: masks, images, label files, export files.
 
 Whoever can write an annotation can choose these URLs, so each is checked before a byte is asked
-for, redirects again; credentials go to no other host than the one they were given for; size and
-time are bounded; bytes are given as they are stored, never unpacked. No error names more of a URL
-than its host.
+for, redirects again; every address that a host has is judged, and the connection is made to one of
+those and to nothing else; credentials go to no other origin than the one they were given for; size
+and time are bounded; bytes are given as they are stored, never unpacked. No error names more of a
+URL than its host.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import os
-import re
+import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import aiohttp
-from yarl import URL
+from aiohttp.abc import AbstractResolver, ResolveResult
 
+from consumer.addresses import Admitted, Network, Origin, Target, host_name, no_url
 from consumer.errors import Permanent, Transient
+from consumer.new_file import NewFile
 
 MAX_REDIRECTS = 3
 CHUNK = 1 << 16
 SLOWEST = 1 << 17  # bytes a second of a large file, once the time of a small one is over
-_BLOCK = 1 << 20  # that goes to the disk at once
 _MAX_WAIT_S = 3600  # that another side may ask for
-_AS_IT_IS = re.compile(r"[!-~]+")  # signatures may cover a URL's very characters
 
 T = TypeVar("T")
 Take = Callable[[aiohttp.ClientResponse], Awaitable[T]]
+Lookup = Callable[[str, int], Awaitable[Sequence[str]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,12 @@ class _Redirect:
 
 
 class Downloader:
-    """GETs within limits. ``hosts`` are the only hosts asked (empty: any).
+    """GETs within limits.
+
+    ``hosts`` are the only hosts asked (empty: any), but for the origin of ``own_url``, which is the
+    platform's API: it may lie on any address. Any other host is asked over https, at public
+    addresses and those in ``networks``; over http only in ``networks``, or when it is in ``hosts``.
+    A host with one address that may not be asked is not asked at all.
 
     Bodies in memory are at most ``max_bytes`` and take at most ``timeout_s`` in all. Files are at
     most ``max_file_bytes``; of them ``timeout_s`` is what any may take, and each second more must
@@ -53,30 +59,36 @@ class Downloader:
         self,
         *,
         hosts: frozenset[str] = frozenset(),
+        networks: Sequence[Network] = (),
+        own_url: str | None = None,
         max_bytes: int = 1 << 30,
         max_file_bytes: int = 16 << 30,
         timeout_s: float = 120.0,
         stall_s: float = 20.0,
         clock: Callable[[], float] = time.monotonic,
+        lookup: Lookup | None = None,
     ) -> None:
-        self._hosts = frozenset(host.casefold() for host in hosts)
+        self._hosts = frozenset(map(host_name, hosts))
+        self._networks = tuple(networks)
+        self._own = Target.read(own_url).origin if own_url else None
         self._max_bytes = max_bytes
         self._max_file_bytes = max_file_bytes
         self._timeout_s = timeout_s
         self._clock = clock
+        self._lookup = lookup or _looked_up
         self._stalling = aiohttp.ClientTimeout(sock_connect=stall_s, sock_read=stall_s)
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: dict[Admitted | None, aiohttp.ClientSession] = {}
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        for session in self._sessions.values():
+            await session.close()
 
     async def get(
         self, url: str, *, authorization: str | None = None, max_bytes: int | None = None
     ) -> bytes:
         """The whole body. ``authorization`` is the header's value, sent to ``url``'s own origin
-        only, and no more once a redirect has left it. Raises ``Transient`` for what may pass,
-        ``Permanent`` for what never will."""
+        only (to ``own_url``'s only, where there is one), and no more once a redirect has left it.
+        Raises ``Transient`` for what may pass, ``Permanent`` for what never will."""
         limit = self._max_bytes if max_bytes is None else min(max_bytes, self._max_bytes)
 
         async def take(response: aiohttp.ClientResponse) -> bytes:
@@ -102,7 +114,7 @@ class Downloader:
         limit = self._max_file_bytes if max_bytes is None else min(max_bytes, self._max_file_bytes)
 
         async def take(response: aiohttp.ClientResponse) -> tuple[str, int]:
-            async with _NewFile.at(path) as file:
+            async with NewFile.at(path) as file:
                 async for chunk in self._paced(_chunks(response, limit)):
                     if spend is not None:
                         spend(len(chunk))
@@ -115,18 +127,19 @@ class Downloader:
         self, url: str, authorization: str | None, take: Take[T], *, whole: bool
     ) -> T:
         """What is taken where redirects end; ``whole``: within the whole time."""
-        origin = _origin(url)
+        target = Target.read(url)
+        origin = target.origin if self._own is None else self._own
         for _ in range(MAX_REDIRECTS + 1):
-            self._check(url)
+            self._check(target.origin)
             headers = {"Accept-Encoding": "identity"}
-            if _origin(url) != origin:
+            if target.origin != origin:
                 authorization = None
             if authorization:
                 headers["Authorization"] = authorization
-            answer = await self._once(url, headers, take, whole=whole)
+            answer = await self._once(target, headers, take, whole=whole)
             if not isinstance(answer, _Redirect):
                 return answer
-            url = _redirected(url, answer.location)
+            target = _redirected(target, answer.location)
         raise Permanent("download-redirects", f"more than {MAX_REDIRECTS} redirects")
 
     async def _paced(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -138,34 +151,22 @@ class Downloader:
                 raise TimeoutError
             yield chunk
 
-    def _check(self, url: str) -> None:
-        try:
-            parts = urlsplit(url)
-        except ValueError as error:
-            raise _no_url() from error
-        host = (parts.hostname or "").casefold()
-        if parts.scheme not in ("http", "https") or not host:
-            raise Permanent("download-scheme", "only http and https URLs are fetched")
-        if not host.isprintable() or " " in host:
-            raise _no_url()
-        if "@" in parts.netloc:
-            raise Permanent("download-scheme", "a URL that holds a user's name is not fetched")
-        if self._hosts and host not in self._hosts:
+    def _check(self, origin: Origin) -> None:
+        if self._hosts and origin.host not in self._hosts and origin != self._own:
             raise Permanent(
                 "download-host",
-                f"the host {host[:100]!r} is not among the source's download_hosts",
+                f"the host {origin.host[:100]!r} is not among the source's download_hosts",
             )
 
     async def _once(
-        self, url: str, headers: Mapping[str, str], take: Take[T], *, whole: bool
+        self, target: Target, headers: Mapping[str, str], take: Take[T], *, whole: bool
     ) -> T | _Redirect:
-        host = urlsplit(url).hostname
+        host = target.origin.host[:100]
         try:
-            asked = URL(url, encoded=_AS_IT_IS.fullmatch(url) is not None)
             async with (
                 asyncio.timeout(self._timeout_s) as deadline,
-                self._client().get(
-                    asked, headers=headers, allow_redirects=False, timeout=self._stalling
+                self._session(target.origin).get(
+                    target.url, headers=headers, allow_redirects=False, timeout=self._stalling
                 ) as response,
             ):
                 if response.status in (301, 302, 303, 307, 308):
@@ -174,31 +175,116 @@ class Downloader:
                 if not whole:
                     deadline.reschedule(None)
                 return await take(response)
+        except _AddressRefused as error:
+            raise Permanent(error.reason, f"{host} {_REFUSED[error.reason]}") from None
         except TimeoutError as error:
             raise Transient("download-timeout", f"{host} did not answer in time") from error
         except aiohttp.ClientPayloadError as error:
             raise Transient("download-truncated", f"{host} broke off its answer") from error
         except ValueError as error:  # a port, a host's name, an ``InvalidURL``
-            raise _no_url() from error
+            raise no_url() from error
         except (aiohttp.ClientError, OSError) as error:
             raise Transient(
                 "download-failed", f"{host} cannot be reached: {type(error).__name__}"
             ) from error
 
-    def _client(self) -> aiohttp.ClientSession:
-        if self._session is None:  # made inside the loop that uses it
-            self._session = aiohttp.ClientSession(
-                auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
+    def _session(self, origin: Origin) -> aiohttp.ClientSession:
+        """One for each way of judging, so that no connection is used again that another admitted;
+        made inside the loop that uses it."""
+        admitted = None
+        if origin != self._own:
+            plain = origin.scheme == "http" and origin.host not in self._hosts
+            admitted = Admitted(self._networks, plain)
+        if admitted not in self._sessions:
+            self._sessions[admitted] = aiohttp.ClientSession(
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                connector=_connector(admitted, self._lookup),
             )
-        return self._session
+        return self._sessions[admitted]
 
 
-def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds of a ``Retry-After`` header (RFC 9110, 10.2.3); a date or nonsense is None."""
+class _AddressRefused(Exception):
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+_REFUSED = {
+    "download-address": "lies at an address that is not public: if it should, name its network in "
+    "the source's private_networks",
+    "download-plain-http": "is asked over plain http: that is for download_hosts and "
+    "private_networks",
+}
+
+
+def _connector(admitted: Admitted | None, lookup: Lookup) -> aiohttp.TCPConnector:
+    """Judges every address that a name has, and once more each that a socket is made for, which
+    takes in the addresses that a URL spells itself. ``None`` judges nothing."""
+    if admitted is None:
+        return aiohttp.TCPConnector(resolver=_Judging(lookup, lambda _: None))
+
+    def judge(address: str) -> None:
+        if reason := admitted.refusal(address):
+            raise _AddressRefused(reason)
+
+    def judged_socket(about: aiohttp.AddrInfoType) -> socket.socket:
+        judge(about[4][0])
+        return socket.socket(family=about[0], type=about[1], proto=about[2])
+
+    return aiohttp.TCPConnector(resolver=_Judging(lookup, judge), socket_factory=judged_socket)
+
+
+class _Judging(AbstractResolver):
+    """Gives numbers, all of them admitted; what is connected to is never looked up again."""
+
+    def __init__(self, lookup: Lookup, judge: Callable[[str], None]) -> None:
+        self._lookup, self._judge = lookup, judge
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        addresses = list(dict.fromkeys(await self._lookup(host, port)))
+        for address in addresses:
+            self._judge(address)
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=0,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for address in addresses
+        ]
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+async def _looked_up(host: str, port: int) -> Sequence[str]:
+    """Every address of a name, as this machine's resolver has it."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(about[4][0]) for about in found]
+
+
+def retry_after_s(
+    headers: Mapping[str, str], *, now: Callable[[], float] = time.time
+) -> float | None:
+    """Seconds of a ``Retry-After`` header (RFC 9110, 10.2.3), at most an hour; nonsense is None.
+    ``now`` is the time since 1970 that a date is counted from."""
     text = headers.get("Retry-After", "")
-    if not (text.isascii() and text.isdigit()):
+    if text.isascii() and text.isdigit():
+        return float(_MAX_WAIT_S if len(text) > 9 else min(int(text), _MAX_WAIT_S))
+    try:
+        until = parsedate_to_datetime(text)
+        until = until if until.tzinfo else until.replace(tzinfo=UTC)
+        left_s = until.timestamp() - now()
+    except (ValueError, TypeError, OverflowError):
         return None
-    return float(_MAX_WAIT_S if len(text) > 9 else min(int(text), _MAX_WAIT_S))
+    return min(max(left_s, 0.0), float(_MAX_WAIT_S))
 
 
 def _check_status(response: aiohttp.ClientResponse) -> None:
@@ -231,84 +317,14 @@ async def _chunks(response: aiohttp.ClientResponse, limit: int) -> AsyncIterator
         raise Transient("download-truncated", f"{came} of {declared} bytes came")
 
 
-class _NewFile:
-    """A file that is written and hashed in a thread, block by block."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = path.open("xb")
-        self._hash = hashlib.sha256()
-        self._waiting = bytearray()
-        self._size = 0
-
-    @classmethod
-    @asynccontextmanager
-    async def at(cls, path: Path) -> AsyncIterator[_NewFile]:
-        """Removed after a failure."""
-        with _on_disk():
-            file = await asyncio.to_thread(cls, path)
-        try:
-            yield file
-        except BaseException:
-            with suppress(OSError):
-                await asyncio.shield(asyncio.to_thread(file._remove))
-            raise
-
-    async def keep(self, chunk: bytes) -> None:
-        self._waiting += chunk
-        if len(self._waiting) >= _BLOCK:
-            await self._flush()
-
-    async def finish(self) -> tuple[str, int]:
-        """The SHA-256 of the bytes, and their number."""
-        await self._flush()
-        with _on_disk():
-            await asyncio.to_thread(self._file.close)
-        return self._hash.hexdigest(), self._size
-
-    async def _flush(self) -> None:
-        block, self._waiting = self._waiting, bytearray()
-        with _on_disk():
-            await asyncio.to_thread(self._write, block)
-
-    def _write(self, block: bytearray) -> None:
-        self._file.write(block)
-        self._hash.update(block)
-        self._size += len(block)
-
-    def _remove(self) -> None:
-        try:
-            self._file.close()
-        finally:
-            self._path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _on_disk() -> Iterator[None]:
-    """What this machine's disk refuses is not the other side's fault."""
-    try:
-        yield
-    except OSError as error:
-        text = f"a file on this machine cannot be written: {os.strerror(error.errno or 0)}"
-        raise Transient("download-disk", text) from None
-
-
-def _redirected(url: str, location: str) -> str:
+def _redirected(target: Target, location: str) -> Target:
+    """Raises ``Permanent``. What was asked over https is never asked over http."""
     if not location:
         raise Permanent("download-redirects", "a redirect leads nowhere")
     try:
-        return urljoin(url, location)
+        to = Target.read(urljoin(target.text, location))
     except ValueError as error:
-        raise _no_url() from error
-
-
-def _no_url() -> Permanent:
-    return Permanent("download-scheme", "not a URL")
-
-
-def _origin(url: str) -> tuple[str, str | None, int | None] | None:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme, parts.hostname, parts.port
-    except ValueError:
-        return None
+        raise no_url() from error
+    if target.origin.scheme == "https" and to.origin.scheme != "https":
+        raise Permanent("download-plain-http", "a redirect leads from https to http")
+    return to

@@ -35,7 +35,7 @@ class OneWork:
 
 
 async def main(url: str, api_key: str, org_id: str, project_id: str, destination: str) -> None:
-    downloader = Downloader()
+    downloader = Downloader(own_url=url)
     platform = RedBrick(
         SOURCE,
         secrets=[b"token"],

@@ -8,6 +8,7 @@ import hashlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from consumer.download import CHUNK, MAX_REDIRECTS, SLOWEST, Downloader
+from consumer.download import CHUNK, MAX_REDIRECTS, SLOWEST, Downloader, retry_after_s
 from consumer.errors import GroundwireError, Permanent, Transient
+from tests.loopback import LOOPBACK
 
 BODY = bytes(range(256)) * 300
 KEY = "Bearer secret-key"
@@ -78,7 +80,7 @@ async def client() -> AsyncIterator[Client]:
     made: list[Downloader] = []
 
     def make(**limits: object) -> Downloader:
-        made.append(Downloader(**limits))  # type: ignore[arg-type]
+        made.append(Downloader(**{"networks": LOOPBACK, **limits}))  # type: ignore[arg-type]
         return made[-1]
 
     yield make
@@ -473,7 +475,7 @@ async def test_a_rate_limit_is_everybodys(serve: Serve, client: Client) -> None:
     ("given", "wait_s"),
     [
         ("17", 17.0), ("0", 0.0), ("999999", 3600.0), ("-1", None), ("1.5", None), ("soon", None),
-        ("Wed, 21 Oct 2026 07:28:00 GMT", None), ("9" * 5000, 3600.0), ("\u0663", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0), ("9" * 5000, 3600.0), ("\u0663", None),
     ],
 )  # fmt: skip
 async def test_retry_after_is_the_least_wait_up_to_an_hour(
@@ -726,3 +728,18 @@ async def test_a_cancelled_file_is_removed(serve: Serve, client: Client, tmp_pat
     with pytest.raises(asyncio.CancelledError):
         await saved
     assert not _is_there(tmp_path / "0")
+
+
+@pytest.mark.parametrize(
+    ("given", "wait_s"),
+    [
+        ("Wed, 21 Oct 2026 07:28:30 GMT", 30.0), ("Wed, 21 Oct 2026 07:27:00 GMT", 0.0),
+        ("Wednesday, 21-Oct-26 07:28:30 GMT", 30.0), ("Wed Oct 21 07:28:30 2026", 30.0),
+        ("Wed, 21 Oct 2099 07:28:00 GMT", 3600.0), ("Wed, 21 Oct 2026", None), ("", None),
+        ("Wed, 21 Oct 99999 07:28:00 GMT", None), ("Wed, 99 Oct 2026 07:28:00 GMT", None),
+        ("0" * 8000, 3600.0), (", " * 4000, None), ("Wed, 21 Oct 2026 07:28:30 -0000", 30.0),
+    ],
+)  # fmt: skip
+def test_retry_after_may_be_a_date(given: str, wait_s: float | None) -> None:
+    at = datetime(2026, 10, 21, 7, 28, tzinfo=UTC).timestamp()
+    assert retry_after_s({"Retry-After": given}, now=lambda: at) == wait_s

@@ -30,6 +30,7 @@ from consumer.ports import Ports
 from handlers import export, layout
 from tests.fakes_queue import FakeQueue
 from tests.fakes_store import FakeStore
+from tests.loopback import LOOPBACK
 
 _AUDIT = LaneSpec(name="audit", wants=("outcome", "record"))
 
@@ -91,7 +92,7 @@ class House:
 
 @asynccontextmanager
 async def a_house(**settings: Any) -> AsyncIterator[House]:
-    simulator, downloader = SimulatedRedBrick(**settings), Downloader()
+    simulator, downloader = SimulatedRedBrick(**settings), Downloader(networks=LOOPBACK)
     async with simulator.serve() as url:
         platform = RedBrick(
             "redbrick",

@@ -34,6 +34,7 @@ from handlers.formats.label_map import LabelMap
 from handlers.formats.nifti import read_label_map
 from handlers.formats.variants import binary, semantic
 from tests.end_to_end.vendor_redbrick_shapes import OTHER_SHAPES
+from tests.loopback import LOOPBACK
 
 _ROOT = Path(__file__).parents[2]
 _SCRIPT = Path(__file__).with_name("vendor_redbrick.py")
@@ -186,7 +187,7 @@ async def test_the_sdk_exports_a_consensus_with_labels_in_files(
 
 async def built(simulator: SimulatedRedBrick, masks: Masks = "instance") -> dict[str, TaskSnapshot]:
     """What our own client makes of the same tasks, by task id."""
-    downloader = Downloader()
+    downloader = Downloader(networks=LOOPBACK)
     async with simulator.serve() as url:
         platform = RedBrick(
             "redbrick",

@@ -13,6 +13,7 @@ from consumer.demo.redbrick import (
 from consumer.download import Downloader
 from consumer.model import Label, TaskKey, TaskSnapshot
 from consumer.platforms.redbrick import RedBrick
+from tests.loopback import LOOPBACK
 
 
 class Clock:
@@ -27,7 +28,7 @@ class Clock:
 
 @asynccontextmanager
 async def connected(simulator: SimulatedRedBrick, **settings: Any) -> AsyncIterator[RedBrick]:
-    downloader = Downloader(stall_s=5.0)
+    downloader = Downloader(stall_s=5.0, networks=LOOPBACK)
     async with simulator.serve() as url:
         platform = RedBrick(
             "redbrick",

@@ -14,6 +14,7 @@ from consumer.download import Downloader
 from consumer.errors import GroundwireError, Permanent, Transient
 from consumer.model import Missing, TaskKey, TaskSnapshot
 from consumer.platforms.labelbox import Labelbox, Limits
+from tests.loopback import LOOPBACK
 
 PNG = b"\x89PNG\r\n\x1a\n...IEND\xaeB`\x82"
 
@@ -41,7 +42,7 @@ async def make(sleeper: Sleeper) -> AsyncIterator[Make]:
     opened: list[Any] = []
 
     def one(simulated: SimulatedLabelbox, **given: Any) -> Labelbox:
-        downloader = Downloader(stall_s=5)
+        downloader = Downloader(stall_s=5, networks=LOOPBACK)
         url = given.pop("api_url", f"{simulated.base_url}/graphql")
         key = given.pop("api_key", simulated.api_key)
         platform = Labelbox(

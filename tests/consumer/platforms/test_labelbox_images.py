@@ -27,6 +27,7 @@ from consumer.model import Image, Series, TaskKey, TaskSnapshot
 from consumer.platforms import archives, labelbox_images
 from consumer.platforms.labelbox import Labelbox
 from consumer.ports import SavedImage
+from tests.loopback import LOOPBACK
 
 SLICES = {f"IM{number:03}.dcm": bytes([number]) * 1000 for number in range(12)}
 TASK = TaskSnapshot(
@@ -103,7 +104,7 @@ async def make() -> AsyncIterator[Make]:
     opened: list[Any] = []
 
     def one(**given: Any) -> Labelbox:
-        downloader = Downloader(stall_s=5)
+        downloader = Downloader(stall_s=5, networks=LOOPBACK)
         platform = Labelbox(
             source="lb",
             secrets=[b"s"],
