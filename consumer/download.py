@@ -45,10 +45,11 @@ class _Redirect:
 class Downloader:
     """GETs within limits.
 
-    ``hosts`` are the only hosts asked (empty: any), but for the origin of ``own_url``, which is the
-    platform's API: it may lie on any address. Any other host is asked over https, at public
-    addresses and those in ``networks``; over http only in ``networks``, or when it is in ``hosts``.
-    A host with one address that may not be asked is not asked at all.
+    ``hosts`` are the only hosts asked (empty: any). The origin of ``own_url``, which is the
+    platform's API, may lie at any address. Any other host is asked over https, at public addresses
+    and those in ``networks``; over http only in ``networks``, or when it is in ``hosts``. A host
+    with one address that may not be asked is not asked at all: else who answers for its name could
+    hide a private one among public ones.
 
     Bodies in memory are at most ``max_bytes`` and take at most ``timeout_s`` in all. Files are at
     most ``max_file_bytes``; of them ``timeout_s`` is what any may take, and each second more must
@@ -152,7 +153,7 @@ class Downloader:
             yield chunk
 
     def _check(self, origin: Origin) -> None:
-        if self._hosts and origin.host not in self._hosts and origin != self._own:
+        if self._hosts and origin.host not in self._hosts:
             raise Permanent(
                 "download-host",
                 f"the host {origin.host[:100]!r} is not among the source's download_hosts",
