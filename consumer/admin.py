@@ -22,16 +22,20 @@ from consumer.telemetry import Metrics
 Check = Callable[[], Awaitable[None]]
 Stream = Callable[[web.Request], Awaitable[web.StreamResponse]]
 LogSize = tuple[int, float | None]  # entries, age of the newest in seconds
+Note = Callable[[], Mapping[str, object]]
 
 
 @dataclass(frozen=True, slots=True)
 class Admin:
-    """What the admin listener can tell. ``checks`` raise, with the reason, when not ready."""
+    """What the admin listener can tell. ``checks`` raise, with the reason, when not ready;
+    ``notes`` tell more about how it is ready; ``measure`` brings metrics up to date."""
 
     metrics: Metrics
     queue: Queue
     lanes: Sequence[LaneSpec]
     checks: Mapping[str, Check] = field(default_factory=dict)
+    notes: Mapping[str, Note] = field(default_factory=dict)
+    measure: Callable[[], None] = lambda: None
     log: Callable[[], LogSize] | None = None
     changes: Stream | None = None
     token: str | None = None
@@ -55,8 +59,9 @@ class Admin:
         )
         reasons = {name: why for name, why in zip(self.checks, found, strict=True) if why}
         said: dict[str, object] = {"ready": not reasons}
-        if reasons and self._admits(request):
-            said["reasons"] = reasons
+        if self._admits(request):
+            said |= {"reasons": reasons} if reasons else {}
+            said |= {name: note() for name, note in self.notes.items()}
         return web.json_response(said, status=503 if reasons else 200)
 
     async def _metrics(self, request: web.Request) -> web.Response:
@@ -65,6 +70,7 @@ class Admin:
         if self.log is not None:
             entries, age_s = self.log()
             self.metrics.log_state(entries, age_s)
+        self.measure()
         return web.Response(
             body=self.metrics.render(),
             headers={hdrs.CONTENT_TYPE: "text/plain; version=0.0.4; charset=utf-8"},

@@ -16,6 +16,7 @@ from consumer.app_adapters import (
     Close,
     FullQueue,
     Unlogged,
+    make_inbox,
     make_log,
     make_platforms,
     make_queue,
@@ -33,11 +34,12 @@ from consumer.dispatch import Dispatcher
 from consumer.errors import Permanent, Transient
 from consumer.follow import Following
 from consumer.gather import Gatherer
+from consumer.inbox import InboxQueue
 from consumer.listener import Listener
 from consumer.log.log import TileLog
 from consumer.log.tail import LogTail
 from consumer.model import Record
-from consumer.ports import Log, Ports
+from consumer.ports import Log, Ports, Queue
 from consumer.receive import Limits, Receiver
 from consumer.retry import Policy, backoff_s
 from consumer.serve import Loop, Process, pause
@@ -79,6 +81,7 @@ async def serve(
     _needs(settings, hooks=hooks, lanes=lanes)
     metrics = Metrics(settings.sources, version=our_version())
     queue, store = make_queue(settings), make_store(settings)
+    inbox = make_inbox(settings, queue) if hooks else None
     closing: list[Close] = []
     platforms = make_platforms(settings, closing)
     log = await make_log(settings, store) if "audit" in lanes else None
@@ -108,7 +111,7 @@ async def serve(
     stream = _stream(settings, tail, metrics)
     closing.append(stream.close)
     process = Process(
-        queue=queue,
+        queue=inbox or queue,
         started=_started(settings, command),
         stop_s=settings.work.stop_s,
         announce=announce,
@@ -121,9 +124,10 @@ async def serve(
         },
     )
     if hooks:
-        process.hooks = (_hook_listener(settings, ports, metrics), settings.http.listen)
+        listener = _hook_listener(settings, ports, metrics, process.queue)
+        process.hooks = (listener, settings.http.listen)
     process.admin = (
-        _admin_listener(settings, process, metrics, lanes, log, following, stream),
+        _admin_listener(settings, process, metrics, lanes, log, following, stream, inbox),
         settings.admin.listen,
     )
     await process.run()
@@ -157,10 +161,10 @@ def _started(settings: Settings, command: str) -> Record:
     return Record(id=uuid.uuid4().hex, kind="started", fields=fields)
 
 
-def _hook_listener(settings: Settings, ports: Ports, metrics: Metrics) -> Listener:
+def _hook_listener(settings: Settings, ports: Ports, metrics: Metrics, queue: Queue) -> Listener:
     receiver = Receiver(
         ports.platforms,
-        Gatherer(ports.queue).put,
+        Gatherer(queue).put,
         metrics,
         limits=Limits(settings.http.body_limit_bytes, settings.http.body_timeout_s),
         trusted_proxies=settings.http.trusted_proxies,
@@ -180,6 +184,7 @@ def _admin_listener(
     log: TileLog | None,
     following: Mapping[str, Following],
     stream: ChangeStream,
+    inbox: InboxQueue | None,
 ) -> Listener:
     def working(lane: str) -> Callable[[], Awaitable[None]]:
         return lambda: process.check_lane(lane)
@@ -195,6 +200,8 @@ def _admin_listener(
             # A receiver is ready when its 2xx can be kept, whatever follows the log.
             **({f"follow {n}": f.check for n, f in following.items()} if not lanes else {}),
         },
+        notes={"inbox": _inbox_note(inbox)} if inbox else {},
+        measure=_inbox_measure(inbox, metrics) if inbox else lambda: None,
         log=_log_size(log) if log else None,
         # A receiver alone need not reach the lake.
         changes=stream.handle if lanes or following else None,
@@ -206,6 +213,21 @@ def _admin_listener(
         stop_s=1.0,
         cancels=True,
     )
+
+
+def _inbox_note(inbox: InboxQueue) -> Callable[[], Mapping[str, object]]:
+    def note() -> Mapping[str, object]:
+        return inbox.state().told()
+
+    return note
+
+
+def _inbox_measure(inbox: InboxQueue, metrics: Metrics) -> Callable[[], None]:
+    def measure() -> None:
+        state = inbox.state()
+        metrics.inbox(state.waiting, away=state.away is not None)
+
+    return measure
 
 
 def _stream(settings: Settings, tail: LogTail, metrics: Metrics) -> ChangeStream:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from consumer.download import Downloader
 from consumer.errors import Permanent
+from consumer.inbox import INBOX, InboxQueue
 from consumer.live_secrets import LiveSecret, LiveSecrets
 from consumer.log.locate import owner
 from consumer.log.log import TileLog
@@ -31,6 +32,7 @@ from handlers import audit, export, layout
 
 HANDLERS: Mapping[str, Handler] = {"export": export, "audit": audit}
 LANES: tuple[LaneSpec, ...] = tuple(handler.LANE for handler in HANDLERS.values())
+INBOX_PUT_S = 1.5  # comes after the broker's time, and senders wait for 5 s
 
 Close = Callable[[], Awaitable[None]]
 
@@ -78,6 +80,14 @@ def make_queue(settings: Settings) -> FullQueue:
         password=password.reveal() if password else None,
         ca=ca.read_text() if ca else None,
     )
+
+
+def make_inbox(settings: Settings, queue: Queue) -> InboxQueue | None:
+    """The queue of a receiver with an inbox; None where none is configured."""
+    if settings.inbox is None:
+        return None
+    inbox = SqliteQueue(settings.inbox.path, [INBOX], put_deadline_s=INBOX_PUT_S)
+    return InboxQueue(queue, inbox)
 
 
 def make_store(settings: Settings) -> CheckedStore:

@@ -27,7 +27,7 @@ class Gatherer:
         batch: int = 256,
         at_once: int = 2,
         most_waiting: int = 20_000,
-        timeout_s: float = 5.0,
+        timeout_s: float = 4.5,
     ) -> None:
         self._queue = queue
         self._batch = batch

@@ -49,6 +49,12 @@ class InboxState:
     away: str | None
     failing: str | None
 
+    def told(self) -> dict[str, object]:
+        """For a person."""
+        broker = "there" if self.away is None else f"away: {self.away}"
+        failing = {} if self.failing is None else {"failing": self.failing}
+        return {"waiting": self.waiting, "broker": broker, **failing}
+
 
 class InboxQueue:
     """Implements `consumer.ports.Queue`: ``broker`` for everything, and ``inbox``, which has the

@@ -121,9 +121,15 @@ def _places(settings: Settings) -> list[str]:
     authority = settings.queue_ca_file
     if authority is not None and not authority.is_file():
         mistakes.append(f"queue_ca: {authority} is no file that can be read")
+    if settings.inbox is not None and settings.queue.scheme == "sqlite":
+        itself = settings.inbox.path == settings.queue.path
+        why = "is the queue itself" if itself else "is of no use, since the queue is a file already"
+        mistakes.append(f"inbox: {why}; leave it out")
     if settings.lake.scheme != "file":
         return mistakes
     lake = settings.lake.path
+    if settings.inbox is not None and settings.inbox.path.is_relative_to(lake):
+        mistakes.append("inbox: lies inside the lake; put it elsewhere")
     if settings.queue.scheme == "sqlite" and settings.queue.path.is_relative_to(lake):
         mistakes.append("queue: lies inside the lake; put it elsewhere")
     if settings.log_index_file.absolute().is_relative_to(lake):

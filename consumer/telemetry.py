@@ -104,6 +104,7 @@ class Metrics:
         )
         self._readers = _gauge(registry, "stream_readers", "Open streams of changes")
         self._log: dict[str, Gauge] = {}
+        self._inbox: dict[str, Gauge] = {}
         self._scrape = _gauge(
             registry, "observed", "1 when the last look succeeded, 0 when it failed", "what"
         )
@@ -167,6 +168,18 @@ class Metrics:
 
     def stream_readers(self, count: int) -> None:
         self._readers.set(count)
+
+    def inbox(self, waiting: int, *, away: bool) -> None:
+        """How the receiver's inbox stands; ``away`` is whether the broker takes nothing now."""
+        if not self._inbox:  # a process without an inbox tells nothing of one
+            self._inbox = {
+                "waiting": _gauge(
+                    self.registry, "inbox_waiting", "Messages kept here for the broker"
+                ),
+                "away": _gauge(self.registry, "broker_away", "1 while the broker takes nothing"),
+            }
+        self._inbox["waiting"].set(waiting)
+        self._inbox["away"].set(1 if away else 0)
 
     def observed(self, what: str, *, ok: bool) -> None:
         """Whether a lane (``queue-NAME``) could be looked at: when not, its numbers are old."""
