@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,10 @@ from consumer.platforms.labelbox_export import PARAMS, Exports, batches
 from consumer.platforms.labelbox_graphql import GraphQL, ProjectUnreadable
 from consumer.platforms.labelbox_images import ImageSaver
 from consumer.platforms.labelbox_rows import snapshot_of
+from consumer.platforms.labelbox_sightings import Listing
 from consumer.platforms.labelbox_template import Template
 from consumer.ports import Clock, ImageObjects, SavedImage, Sleep
+from consumer.sightings import Page, Window
 
 API_URL = "https://api.labelbox.com/graphql"
 EXPORT_PARAMS = tuple(PARAMS)  # the six names of the vendor's page, on unless switched off
@@ -112,6 +114,7 @@ class Labelbox:
             timeout_s=limits.export_s,
             max_bytes=limits.export_bytes,
         )
+        self._listing = Listing(self._exports)
 
     async def close(self) -> None:
         await self._graphql.close()
@@ -143,6 +146,15 @@ class Labelbox:
         self, snapshot: TaskSnapshot, series: Series, folder: Path
     ) -> list[SavedImage]:
         return await self._images.save(snapshot, series, folder)
+
+    async def now(self) -> str:
+        """The API's own clock."""
+        return await self._listing.now()
+
+    def changed_since(self, project: str, window: Window) -> AsyncIterator[Page]:
+        """By what Labelbox calls a data row's last activity, and by when it was labeled. One
+        export job: which rows are told is decided when it starts."""
+        return self._listing.changed_since(project, window)
 
     async def _fetch_batch(self, project: str, ids: Sequence[str]) -> dict[TaskKey, Answer]:
         keys = [TaskKey(source=self.source, project=project, task=task) for task in ids]

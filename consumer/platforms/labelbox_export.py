@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from consumer.download import Downloader
@@ -16,6 +19,7 @@ from consumer.platforms.labelbox_graphql import GraphQL, Json, child, count_of, 
 from consumer.ports import Sleep
 
 MAX_IDS = 2_000  # of one filter, by the vendor's limits page
+MAX_LINE_BYTES = 64 << 20  # of one row, where rows go through a file
 POLL_S = 2.0  # the vendor's SDK allows no less
 
 PARAMS = {
@@ -73,7 +77,12 @@ class Exports:
 
         Raises ``ProjectUnreadable`` or ``Transient``.
         """
-        job = await self._start(project, row_ids, details)
+        ids = {"ids": list(row_ids), "operator": "is", "type": "data_row_id"}
+        return await self.search(project, [ids], details)
+
+    async def search(self, project: str, query: Sequence[Json], details: Sequence[str]) -> str:
+        """As `run`, for the rows that all filters of a search query name."""
+        job = await self._start(project, query, details)
         waited = 0.0
         while (status := await self._status(job)) == "IN_PROGRESS":
             if waited >= self._timeout_s:
@@ -92,12 +101,15 @@ class Exports:
             return True
         return await self._header(job, "ERRORS") is not None
 
-    async def _start(self, project: str, row_ids: Sequence[str], details: Sequence[str]) -> str:
-        query = [{"ids": list(row_ids), "operator": "is", "type": "data_row_id"}]
+    async def now(self) -> str:
+        """The platform's time by its own clock. Raises ``Transient``."""
+        return await self._graphql.time(_USER)
+
+    async def _start(self, project: str, query: Sequence[Json], details: Sequence[str]) -> str:
         asked: Json = {
             "taskName": "groundwire",
             "isStreamableReady": True,
-            "filters": {"projectId": project, "searchQuery": {"scope": None, "query": query}},
+            "filters": {"projectId": project, "searchQuery": {"scope": None, "query": list(query)}},
             "params": {
                 **{theirs: ours in details for ours, theirs in PARAMS.items()},
                 "mediaTypeOverride": None,
@@ -140,23 +152,95 @@ class Exports:
         if rest.strip():
             yield _row(rest)
 
+    async def saved_rows(self, job: str, folder: Path) -> AsyncIterator[Json]:
+        """As `rows`, for a job of any size: each piece goes through a file in ``folder``, so that
+        one line is in memory. All lines that the job counts, and no errors beside them, or
+        ``Transient``; ``Permanent`` for a line over `MAX_LINE_BYTES`."""
+        if await self._header(job, "ERRORS") is not None:
+            raise Transient("export-incomplete", "the export reports errors beside its rows")
+        header = await self._header(job, "RESULT")
+        total = 0 if header is None else count_of(header, "totalSize")
+        lines = 0 if header is None else count_of(header, "totalLines")
+        offset, rest, came = 0, b"", 0
+        while offset < total:
+            piece, path = await self._place(job, offset), folder / f"piece-{offset}"
+            await self._save(piece, path)
+            with path.open("rb") as file:
+                file.seek(offset - piece.start)
+                while part := file.readline(MAX_LINE_BYTES + 1 - len(rest)):
+                    rest += part
+                    if rest.endswith(b"\n"):
+                        line, rest = rest.strip(), b""
+                        if line:
+                            came += 1
+                            yield _row(line)
+                    elif len(rest) > MAX_LINE_BYTES:
+                        raise Permanent("export-too-large", f"a row over {MAX_LINE_BYTES} bytes")
+            path.unlink()
+            offset = piece.end + 1
+        if rest.strip():
+            came += 1
+            yield _row(rest)
+        if came < lines:
+            raise Transient("export-incomplete", f"{came} of {lines} rows came")
+
     async def _piece(self, job: str, offset: int) -> tuple[int, bytes]:
-        """(last byte, bytes) of the file that holds ``offset``."""
+        """(last byte, bytes from ``offset`` on) of the piece that holds ``offset``."""
+        piece = await self._place(job, offset)
+        if piece.size > self._max_bytes:
+            raise _senseless()
+        with _all_the_same():
+            data = await self._downloader.get(piece.url, max_bytes=piece.size)
+        if len(data) != piece.size:
+            raise _cut_off()
+        return piece.end, data[offset - piece.start :]
+
+    async def _save(self, piece: _Piece, path: Path) -> None:
+        with _all_the_same():
+            _, size = await self._downloader.save(piece.url, path, max_bytes=piece.size)
+        if size != piece.size:
+            raise _cut_off()
+
+    async def _place(self, job: str, offset: int) -> _Piece:
         where = {"where": {"id": job}, "streamType": "RESULT", "offset": str(offset)}
         info = child(child(await self._graphql.ask(_OFFSET, where), "task"), "exportFileFromOffset")
         offsets = child(info, "offsets")
-        start, end = count_of(offsets, "start"), count_of(offsets, "end")
-        if not start <= offset <= end or end - start >= self._max_bytes:
-            raise Transient("export-unreadable", "the export's offsets make no sense", shared=True)
-        try:
-            piece = await self._downloader.get(text_of(info, "file"), max_bytes=end - start + 1)
-        except Transient as error:  # asking for fewer rows would not help
-            raise Transient(
-                error.reason, error.message, after_s=error.after_s, shared=True
-            ) from error
-        if len(piece) != end - start + 1:
-            raise Transient("export-truncated", "a piece of the export is not whole", shared=True)
-        return end, piece
+        piece = _Piece(count_of(offsets, "start"), count_of(offsets, "end"), text_of(info, "file"))
+        if not piece.start <= offset <= piece.end:
+            raise _senseless()
+        return piece
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Where a piece of a job's file lies: its first and last byte, and the URL that opens it for a
+    while."""
+
+    start: int
+    end: int
+    url: str
+
+    @property
+    def size(self) -> int:
+        return self.end - self.start + 1
+
+
+@contextmanager
+def _all_the_same() -> Iterator[None]:
+    """A failure of a job's file is that of all its rows: asking for fewer would not help."""
+    try:
+        yield
+    except Transient as error:
+        after_s = error.after_s
+        raise Transient(error.reason, error.message, after_s=after_s, shared=True) from error
+
+
+def _senseless() -> Transient:
+    return Transient("export-unreadable", "the export's offsets make no sense", shared=True)
+
+
+def _cut_off() -> Transient:
+    return Transient("export-truncated", "a piece of the export is not whole", shared=True)
 
 
 def _row(line: bytes) -> Json:

@@ -13,8 +13,8 @@ from typing import Any
 
 import aiohttp
 
-from consumer.download import retry_after_s
 from consumer.errors import Permanent, Transient
+from consumer.platforms.headers import clock_of, wait_s
 
 _CODE = re.compile(r"[A-Z_]{1,64}")
 
@@ -49,8 +49,17 @@ class GraphQL:
     async def ask(self, query: str, variables: Json) -> Json:
         """The answer's ``data``. Raises ``ProjectUnreadable``, ``Transient`` (``shared`` for
         credentials, rate limits and outages) or ``Permanent`` (an answer over the limit)."""
+        data, _ = await self._asked(query, variables)
+        return data
+
+    async def time(self, query: str) -> str:
+        """The platform's time when it answered a question, as `timestamp`. Raises as `ask`."""
+        _, headers = await self._asked(query, {})
+        return clock_of(headers)
+
+    async def _asked(self, query: str, variables: Json) -> tuple[Json, Mapping[str, str]]:
         status, headers, body = await self._post({"query": query, "variables": variables})
-        after_s = retry_after_s(headers)
+        after_s = wait_s(headers)
         if status in (401, 403):
             raise Transient("platform-credentials", f"Labelbox answered {status}", shared=True)
         if status == 429:
@@ -70,7 +79,7 @@ class GraphQL:
         data = answer.get("data")
         if status != 200 or not isinstance(data, dict):
             raise unreadable()
-        return data
+        return data, headers
 
     async def _post(self, content: Json) -> tuple[int, Mapping[str, str], bytes]:
         headers = {"Authorization": self._authorization(), "Accept": "application/json"}

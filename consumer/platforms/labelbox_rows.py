@@ -11,7 +11,16 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from consumer.model import Image, Label, Series, TaskKey, TaskSnapshot, digest, identifier
+from consumer.model import (
+    HistoryItem,
+    Image,
+    Label,
+    Series,
+    TaskKey,
+    TaskSnapshot,
+    digest,
+    identifier,
+)
 from consumer.platforms.labelbox_drawings import Path, drawn_in, images_of
 from consumer.platforms.labelbox_history import (
     DONE,
@@ -32,8 +41,8 @@ def snapshot_of(row: Json, key: TaskKey, details: Collection[str]) -> TaskSnapsh
 
     Raises ``Permanent`` (row-unreadable) for a row that is not of that shape.
     """
-    row = _sorted(row, key.project)
-    data_row, entry = child(row, "data_row"), _entry(row, key.project)
+    row = with_sorted_labels(row, key.project)
+    data_row, entry = child(row, "data_row"), entry_of(row, key.project)
     project_details = child(entry, "project_details")
     steps = project_details.get("workflow_history") or []
     history = history_of(steps, key.project, key.task)
@@ -43,13 +52,12 @@ def snapshot_of(row: Json, key: TaskKey, details: Collection[str]) -> TaskSnapsh
     drawn = [_label(one, (*at, number), images) for number, one in enumerate(entry["labels"])]
     choice = choose([facts for _, facts in drawn], project_details, done=done)
     created_at = _created_at(data_row) or (history[0].at if history else None)
-    times = [item.at for item in history] + [one.updated_at or "" for one, _ in drawn]
     made = TaskSnapshot(
         source=key.source,
         project=key.project,
         task=key.task,
         name=_name(data_row, key.task),
-        stage=_stage(steps, project_details),
+        stage=stage_of(project_details),
         ground_truth=choice.label is not None,
         ground_truth_label=choice.label,
         ground_truth_reason=choice.reason,
@@ -57,7 +65,7 @@ def snapshot_of(row: Json, key: TaskKey, details: Collection[str]) -> TaskSnapsh
         history=history,
         document=_document(row, key.project, details),
         taxonomy=_taxonomy(project_details),
-        active_at=max([*times, created_at or ""]) or None,
+        active_at=active_at(data_row, history, [label.updated_at for label, _ in drawn]),
         created_at=created_at,
     )
     try:
@@ -116,11 +124,29 @@ def _is_done(steps: object, details: Json) -> bool:
     return said and leads_nowhere(steps)
 
 
-def _stage(steps: object, details: Json) -> str | None:
+def stage_of(details: Json) -> str | None:
+    """The stage that a row's ``project_details`` tell."""
+    steps = details.get("workflow_history") or []
     if _is_done(steps, details):
         return DONE
     named = details.get("task_name")
     return newest_stage(steps) or (short(named) if isinstance(named, str) else None)
+
+
+def active_at(
+    data_row: Json, history: Collection[HistoryItem], label_times: Collection[str | None]
+) -> str | None:
+    """The newest time that a row tells: of its making, its history, its labels' last changes."""
+    times = [item.at for item in history] + [at for at in label_times if at]
+    return max([*times, _created_at(data_row) or ""]) or None
+
+
+def label_times(label: Json) -> tuple[str | None, str | None]:
+    """When a label was made, and when it was changed last."""
+    details = optional(label, "label_details")
+    made = details.get("created_at")
+    changed = details.get("content_last_updated_at") or details.get("updated_at")
+    return time_of(made) if made else None, time_of(changed) if changed else None
 
 
 # labels
@@ -134,8 +160,7 @@ def _label(label: Json, at: Path, images: tuple[Image, ...]) -> tuple[Label, Lab
     )
     annotations = optional(label, "annotations")
     masks, polylines = drawn_in(annotations, (*at, "annotations"))
-    changed = details.get("content_last_updated_at") or details.get("updated_at")
-    updated_at = time_of(changed) if changed else None
+    created_at, updated_at = label_times(label)
     facts = LabelFacts(
         id=label_id,
         skipped=performance.get("skipped") is True,
@@ -150,7 +175,7 @@ def _label(label: Json, at: Path, images: tuple[Image, ...]) -> tuple[Label, Lab
         id=label_id,
         version=identifier(label_id, updated_at or "", _content(annotations)),
         updated_at=updated_at,
-        created_at=time_of(created) if (created := details.get("created_at")) else None,
+        created_at=created_at,
         skipped=facts.skipped,
         approved=facts.approved,
         super_truth=facts.benchmark,
@@ -183,10 +208,10 @@ def _content(annotations: Json) -> str:
 # the document
 
 
-def _sorted(row: Json, project: str) -> Json:
+def with_sorted_labels(row: Json, project: str) -> Json:
     """The row with its labels in the order of their ids, so that the same labels give the same
     document whatever order the platform lists them in."""
-    entry = _entry(row, project)
+    entry = entry_of(row, project)
     labels = entry.get("labels")
     if not isinstance(labels, list) or len(labels) > MAX_LABELS:
         raise unreadable("labels is not a list, or too long")
@@ -245,7 +270,7 @@ def _taxonomy(details: Json) -> Json:
     return {"ontology_id": ontology} if isinstance(ontology, str) else {}
 
 
-def _entry(row: Json, project: str) -> Json:
+def entry_of(row: Json, project: str) -> Json:
     return child(child(row, "projects"), project)
 
 

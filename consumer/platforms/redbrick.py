@@ -10,7 +10,7 @@ import asyncio
 import json
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +34,7 @@ from consumer.platforms.redbrick_api import RedBrickApi
 from consumer.platforms.redbrick_document import images_of
 from consumer.platforms.redbrick_images import ImageSaver
 from consumer.platforms.redbrick_projects import Projects
+from consumer.platforms.redbrick_sightings import Listing
 from consumer.platforms.redbrick_snapshot import Content, ProjectFacts, snapshot_of
 from consumer.platforms.redbrick_variants import Masks, Variant
 from consumer.platforms.redbrick_versions import (
@@ -46,6 +47,7 @@ from consumer.platforms.redbrick_versions import (
 )
 from consumer.platforms.redbrick_webhook import events_of
 from consumer.ports import SavedImage
+from consumer.sightings import Page, Window
 from consumer.signature import token_matches
 
 MAX_LABELS_BYTES = 64 << 20  # of one file of labels, unpacked
@@ -86,6 +88,7 @@ class RedBrick:
         self._clock = clock
         self._api = RedBrickApi(api_url, api_key, timeout_s=timeout_s)
         self._projects = Projects(self._api, organization, clock)
+        self._listing = Listing(self._api, organization, self._projects, self._final)
         self._variant = Variant(masks, tuple(classes))
         self._images = ImageSaver(self._presigned, downloader, max_bytes=max_image_bytes)
         self._labels: OrderedDict[tuple[str, str], bytes] = OrderedDict()
@@ -150,6 +153,15 @@ class RedBrick:
     ) -> list[SavedImage]:
         """Presigned in batches, just before each is fetched. Files are named by their number."""
         return await self._images.save(series.images, folder)
+
+    async def now(self) -> str:
+        """The API's own clock."""
+        return await self._listing.now()
+
+    def changed_since(self, project: str, window: Window) -> AsyncIterator[Page]:
+        """``window.since`` is compared by RedBrick with what it calls a task's cache time. Only
+        the listing's pages are asked for: no labels, no masks."""
+        return self._listing.changed_since(project, window)
 
     async def _fetch(self, key: TaskKey) -> TaskSnapshot | Missing:
         project = await self._projects.facts(key.project)

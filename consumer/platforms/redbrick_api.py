@@ -15,8 +15,8 @@ from typing import Any
 
 import aiohttp
 
-from consumer.download import retry_after_s
 from consumer.errors import Permanent, Transient
+from consumer.platforms.headers import clock_of, wait_s
 
 MAX_ANSWER_BYTES = 64 << 20
 _SDK_VERSION = "2.35.4"  # the vendor's SDK whose protocol this is
@@ -48,6 +48,19 @@ class RedBrickApi:
     async def ask(self, query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
         """What stands under ``data``. Raises ``Transient`` (``shared`` where other questions would
         fail the same way) or ``Permanent``."""
+        data, _ = await self._asked(query, variables)
+        return data
+
+    async def ask_when(
+        self, query: str, variables: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], str]:
+        """As `ask`, with the platform's time when it answered, as `timestamp`."""
+        data, headers = await self._asked(query, variables)
+        return data, clock_of(headers)
+
+    async def _asked(
+        self, query: str, variables: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], Mapping[str, str]]:
         try:
             async with self._client().post(
                 self._url,
@@ -65,7 +78,7 @@ class RedBrickApi:
         except (aiohttp.ClientError, OSError) as error:
             said = f"RedBrick cannot be reached: {type(error).__name__}"
             raise Transient("platform-unreachable", said, shared=True) from error
-        return _data(body)
+        return _data(body), response.headers
 
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None:  # made inside the loop that uses it
@@ -93,7 +106,7 @@ def _check_status(response: aiohttp.ClientResponse) -> None:
     if status == 200:
         return
     said = f"RedBrick answered {status}"
-    after_s = retry_after_s(response.headers)
+    after_s = wait_s(response.headers)
     if status in (401, 403):
         raise Transient("platform-refused", f"{said}: look at the API key", shared=True)
     if status == 429:

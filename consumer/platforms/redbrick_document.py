@@ -80,13 +80,10 @@ def document_of(
         _fill(document, version, images, variant)
         return _finished(document)
     document["consensus"] = True
-    overall = (entry.get("currentStageSubTask") or {}).get("overallConsensusScore")
-    score = percent(overall) if parts and parts[0].scores is not None else None
-    document["consensusScore"] = score
+    document["consensusScore"] = _agreed(entry, parts)
     if not parts:
         document["status"] = (entry.get("currentStageSubTask") or {}).get("state")
-    stage = entry["currentStageName"]
-    if stage == "END" or (stage in reviews and score is None):
+    if is_merged(entry, parts, reviews):
         truth = _saved(version, document.get("updatedBy"), empty)
         _fill(truth, version, images, variant)
         document[SUPER_TRUTH] = truth
@@ -99,6 +96,17 @@ def document_of(
         _fill(own, part.version, images, variant)
         document[CONSENSUS].append(own)
     return _finished(document)
+
+
+def is_merged(entry: Json, parts: Sequence[Part], reviews: Sequence[str]) -> bool:
+    """Whether a consensus task's newest version is the merged one, nobody's own."""
+    stage = entry["currentStageName"]
+    return bool(stage == "END" or (stage in reviews and _agreed(entry, parts) is None))
+
+
+def _agreed(entry: Json, parts: Sequence[Part]) -> float | None:
+    overall = (entry.get("currentStageSubTask") or {}).get("overallConsensusScore")
+    return percent(overall) if parts and parts[0].scores is not None else None
 
 
 def _task(entry: Json, images: Images, version: Version) -> Document:

@@ -56,7 +56,10 @@ storageMethod {{ storageId }}
 attributes
 """
 
-_EVENTS = f"""
+
+def _events(user: str) -> str:
+    """What happened to a task; of each person the fields ``user``."""
+    return f"""
 __typename
 ... on TaskEvent {{
     eventId
@@ -67,15 +70,15 @@ __typename
     outputEvent {{ currentStageName outputBool nextStageName }}
     taskData {{ tdId createdBy }}
 }}
-... on Comment {{ commentId createdAt stageName createdBy {{ {_USER} }} }}
+... on Comment {{ commentId createdAt stageName createdBy {{ {user} }} }}
 ... on TaskStateChanges {{
     stageNameAfter: stageName
     createdAt
     updatedBy
     statusBefore
     statusAfter
-    assignedToBeforeEntity {{ {_USER} }}
-    assignedToAfterEntity {{ {_USER} }}
+    assignedToBeforeEntity {{ {user} }}
+    assignedToAfterEntity {{ {user} }}
     consensusAssigneesBefore
     consensusAssigneesAfter
     consensusStatusesBefore
@@ -84,6 +87,7 @@ __typename
     reviewResultAfter
 }}
 """
+
 
 _ATTRIBUTE = "name attrType attrId options { name optionId color archived } archived parents"
 
@@ -99,11 +103,61 @@ query taskSDK($orgId: UUID!, $projectId: UUID!, $taskId: UUID!) {{
         {_SEATS if consensus else _SEAT}
         datapoint {{ {_DATAPOINT} }}
         latestTaskData {{ {_LABELS} }}
-        genericEvents {{ {_EVENTS} }}
+        genericEvents {{ {_events(_USER)} }}
     }}
 }}
 """
 
+
+_SAVED = "{ tdId createdAt }"
+
+_SEATS_SAVED = f"""
+currentStageSubTask(consensus: true) {{
+    ... on LabelingTask {{
+        taskData {_SAVED}
+        subTasks {{ taskData {_SAVED} }}
+        overallConsensusScore
+        consensusInfo {{ taskData {_SAVED} }}
+    }}
+}}
+"""
+
+
+def page(*, consensus: bool) -> str:
+    """A page of tasks with their times: no labels, no masks, nothing presigned."""
+    return f"""
+query tasksPagedSDK(
+    $orgId: UUID!
+    $projectId: UUID!
+    $stageName: String
+    $cacheTime: DateTime
+    $first: Int
+    $after: String
+) {{
+    tasksPaged(
+        orgId: $orgId
+        projectId: $projectId
+        stageName: $stageName
+        cacheTime: $cacheTime
+        first: $first
+        after: $after
+    ) {{
+        entries {{
+            taskId
+            currentStageName
+            {_SEATS_SAVED if consensus else ""}
+            datapoint {{ createdAt }}
+            latestTaskData {_SAVED}
+            genericEvents {{ {_events("userId")} }}
+        }}
+        cursor
+        count
+    }}
+}}
+"""
+
+
+WHO_ASKS = "query currentUserSDK { me { userId } }"
 
 PROJECT = f"""
 query getProjectSDK($orgId: UUID!, $projectId: UUID!) {{

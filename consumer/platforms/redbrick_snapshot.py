@@ -35,7 +35,7 @@ from consumer.platforms.texts import checked, short, sound
 Json = Mapping[str, Any]
 
 LATEST_LABEL, SUPER_TRUTH_LABEL = "latest", "super-truth"
-_WORKED_ON = {EventType.SUBMITTED, EventType.ACCEPTED, EventType.CORRECTED, EventType.SAVED}
+WORKED_ON = {EventType.SUBMITTED, EventType.ACCEPTED, EventType.CORRECTED, EventType.SAVED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def snapshot_of(
         reviews=project.reviews,
         variant=variant,
     )
-    worked_on = any(item.type in _WORKED_ON for item in history)
+    worked_on = any(item.type in WORKED_ON for item in history)
     maker = SeriesMaker(content.images, datapoint, variant)
     labels = _labels(content, maker, document, uploaded_versions(events), worked_on=worked_on)
     if (stage := short(entry["currentStageName"])) is None:
@@ -96,7 +96,7 @@ def snapshot_of(
         history=history,
         document=document,
         taxonomy=without_query(project.taxonomy),
-        active_at=_active_at(history, events, labels),
+        active_at=active_at(history, [label.updated_at for label in labels], events),
         created_at=moment(datapoint["createdAt"]) if datapoint.get("createdAt") else None,
     )
     return checked(made)
@@ -178,10 +178,11 @@ def _names(parts: Sequence[Part]) -> list[str]:
     return names
 
 
-def _active_at(
-    history: Sequence[HistoryItem], events: Sequence[Json], labels: Sequence[Label]
+def active_at(
+    history: Sequence[HistoryItem], label_times: Sequence[str | None], events: Sequence[Json] = ()
 ) -> str | None:
-    times = [item.at for item in history]
+    """The newest time that the platform tells of a task. ``events`` beyond those that are history
+    count for a snapshot; not for a listing, since they leave a pointer where it is."""
+    times = [item.at for item in history] + [at for at in label_times if at]
     times += [moment(event["createdAt"]) for event in events if event.get("createdAt")]
-    times += [label.updated_at for label in labels if label.updated_at]
     return max(times, default=None)
