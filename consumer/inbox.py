@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from consumer.errors import GroundwireError, Permanent, Transient
 from consumer.model import Failure, LaneSpec, Message, timestamp
@@ -31,6 +32,8 @@ PATIENCE_S = 2.0  # for the broker; the inbox's own deadline comes on top, and s
 LOOKS = Policy(base_s=0.5, cap_s=5.0)  # between two looks for a broker that is away
 REFUSED = Policy(base_s=1.0, cap_s=30.0)  # between two tries of a message that failed alone
 POLL_S = 0.5  # how late the forwarder may learn that the broker has gone
+GLANCE_S = 0.1  # for what waits, so that the first message can show whether the broker is back
+END_S = 1.0  # for what is cancelled
 COUNT_S = 5.0  # between two counts; in between what passes here is added up
 REMEMBER_S = 10.0  # for so long a failed write makes the inbox count as failing
 MOST_WAITING = 1_000_000  # messages: about a gigabyte
@@ -85,8 +88,10 @@ class InboxQueue:
         self._waiting = 0
         self._counted_at = 0.0
         self._held: deque[Lease] = deque()
+        self._taking: asyncio.Task[Sequence[Lease]] | None = None
         self._putting: set[asyncio.Task[None]] = set()
         self._forwarder: asyncio.Task[None] | None = None
+        self._closed = False
 
     def state(self) -> InboxState:
         return InboxState(self._waiting, self._away, self._why_failing())
@@ -105,11 +110,13 @@ class InboxQueue:
 
     async def close(self) -> None:
         """What is in the inbox stays there for the next start."""
-        tasks = [*self._putting, *([self._forwarder] if self._forwarder else [])]
-        for task in tasks:
+        self._closed = True
+        tasks: list[asyncio.Task[Any] | None] = [*self._putting, self._forwarder, self._taking]
+        ending = {task for task in tasks if task is not None}
+        for task in ending:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._held.clear()
+        if ending:
+            await asyncio.wait(ending, timeout=END_S)
         await asyncio.gather(self._broker.close(), self._inbox.close())
 
     async def ready(self) -> None:
@@ -188,7 +195,7 @@ class InboxQueue:
 
     async def _forward_for_ever(self) -> None:
         failures = 0
-        while True:
+        while not self._closed:
             try:
                 await self._forward()
                 failures = 0
@@ -210,13 +217,20 @@ class InboxQueue:
         elif self._away is not None:
             await self._broker.ready()
         await self._count()
-        if not self._held:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(POLL_S):
-                    self._held.extend(await self._inbox.take(INBOX))
+        await self._take()
         while self._held:
             await self._hand_over()
         self._came_back()
+
+    async def _take(self) -> None:
+        """What waits in the inbox now, if anything. A take that finds nothing goes on."""
+        if self._taking is None:
+            self._taking = asyncio.create_task(self._inbox.take(INBOX))
+        wait_s = POLL_S if self._away is None else GLANCE_S
+        done, _ = await asyncio.wait({self._taking}, timeout=0 if self._held else wait_s)
+        if done:
+            taken, self._taking = self._taking, None
+            self._held.extend(taken.result())
 
     async def _hand_over(self) -> None:
         """One message, or all that never failed. What failed in company is tried alone, and the
