@@ -30,17 +30,20 @@ from consumer.app_adapters import (
 from consumer.app_follow import checks as follow_checks
 from consumer.app_follow import chosen, followings
 from consumer.check import Checked
+from consumer.crowd import MOST_BYTES, Crowd
 from consumer.dispatch import Dispatcher
 from consumer.errors import Permanent, Transient
 from consumer.follow import Following
 from consumer.gather import Gatherer
 from consumer.inbox import InboxQueue
-from consumer.listener import Listener
+from consumer.limits import Failures
+from consumer.listener import UNREAD_S, Listener, room_for
 from consumer.log.log import TileLog
 from consumer.log.tail import LogTail
 from consumer.model import Record
 from consumer.ports import Log, Ports, Queue
 from consumer.receive import Limits, Receiver
+from consumer.replays import Replays
 from consumer.retry import Policy, backoff_s
 from consumer.serve import Loop, Process, pause
 from consumer.settings import ConfigurationError, Settings
@@ -162,17 +165,27 @@ def _started(settings: Settings, command: str) -> Record:
 
 
 def _hook_listener(settings: Settings, ports: Ports, metrics: Metrics, queue: Queue) -> Listener:
+    http = settings.http
+    crowd = Crowd(room_for(http.max_connections), max(MOST_BYTES, 4 * http.body_limit_bytes))
+    metrics.connections(lambda: len(crowd), lambda: crowd.held)
     receiver = Receiver(
         ports.platforms,
         Gatherer(queue).put,
         metrics,
-        limits=Limits(settings.http.body_limit_bytes, settings.http.body_timeout_s),
-        trusted_proxies=settings.http.trusted_proxies,
+        limits=Limits(http.body_limit_bytes, http.body_timeout_s),
+        trusted_proxies=http.trusted_proxies,
+        failures=Failures(http.failures_per_address, http.failures_per_source),
+        replays=Replays(http.replay_s),
+        crowd=crowd,
     )
     return Listener(
         receiver.application(),
-        header_timeout_s=settings.http.header_timeout_s,
+        header_timeout_s=http.header_timeout_s,
         stop_s=settings.work.stop_s / 2,
+        crowd=crowd,
+        unread_s=UNREAD_S,
+        malformed=receiver.malformed,
+        closed=metrics.connection_closed,
     )
 
 

@@ -1,15 +1,16 @@
 """Secrets that are read again when their files change, so that one can be rotated, or revoked,
 while Groundwire runs.
 
-A secret by ``env:`` stands as long as the process. One by ``file:`` is looked at again at most
-``LOOK_S`` after it was; a file that is gone or empty is no live secret.
+A secret by ``env:`` stands as long as the process. One by ``file:`` is read again when it is asked
+for ``LOOK_S`` after it was; a file that is gone or empty is no live secret. It is read whether or
+not its times have changed: two writes within one tick of the file system's clock look like one.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
@@ -18,8 +19,6 @@ import structlog
 from consumer.settings_values import Secret, read_secret_file
 
 LOOK_S = 0.25
-
-_Mark = tuple[int, int, int]  # what changes whenever a file does
 
 _log = structlog.get_logger(__name__)
 
@@ -34,7 +33,6 @@ class LiveSecret:
     now: Callable[[], float] = time.monotonic
     _text: str = ""
     _looked: float = float("-inf")
-    _mark: _Mark | None = field(default=(0, 0, 0))
 
     def __post_init__(self) -> None:
         self._text = self.secret.reveal()
@@ -48,13 +46,9 @@ class LiveSecret:
         return self._text
 
     def _look(self, path: Path) -> None:
-        mark = _mark(path)
-        if mark == self._mark:
-            return
-        self._mark = mark
         text = _text(path)
         if text != self._text:
-            _log.warning("secret changed", secret=self.secret.reference, live=bool(text))
+            _log.warning("secret changed", reference=self.secret.reference, live=bool(text))
             self._text = text
             if text:
                 self.learn(text)
@@ -81,14 +75,6 @@ class LiveSecrets(Sequence[bytes]):
     def __getitem__(self, index: slice) -> list[bytes]: ...
     def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
         return self._live()[index]
-
-
-def _mark(path: Path) -> _Mark | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def _text(path: Path) -> str:

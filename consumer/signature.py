@@ -1,6 +1,7 @@
 """Constant-time checks of signatures and tokens, over raw bytes; no I/O.
 
-A check never raises for what a stranger can send, and never tells how close he was.
+A check never raises for what a stranger can send, and never tells how close he was. Where no secret
+is live, nothing matches.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ def token_matches(given: str, secrets: Sequence[bytes]) -> bool:
     """Whether ``given`` equals one of the live secrets; every secret is compared."""
     if not given or len(given) > MAX_SECRET_TEXT:
         return False
-    sent = given.encode("utf-8", "surrogateescape")
+    sent = given.encode("utf-8", "surrogatepass")
     return _any([hmac.compare_digest(sent, secret) for secret in secrets if secret])
 
 
@@ -27,7 +28,7 @@ def hmac_matches(
     """Whether ``hex_digest`` is HMAC(secret, body) for one of the live secrets (RFC 2104)."""
     if not hex_digest or len(hex_digest) > MAX_SECRET_TEXT:
         return False
-    sent = hex_digest.lower().encode("utf-8", "surrogateescape")
+    sent = hex_digest.lower().encode("utf-8", "surrogatepass")
     made = [
         hmac.new(secret, body, getattr(hashlib, algorithm)).hexdigest().encode("ascii")
         for secret in secrets

@@ -64,6 +64,12 @@ class Metrics:
         self._build = _gauge(registry, "build_info", "Always 1; the version", "version")
         self._build.labels(version).set(1)
         self._accepted = _counter(registry, "events_accepted", "Task events queued", "source")
+        self._repeated = _counter(
+            registry, "events_repeated", "Those of them that were queued already", "source"
+        )
+        self._closed = _counter(
+            registry, "connections_closed", "Webhook connections that we ended", "reason"
+        )
         self._refused = _counter(
             registry, "requests_refused", "Requests not answered 2xx", "source", "reason"
         )
@@ -103,6 +109,22 @@ class Metrics:
             "follower",
         )
         self._readers = _gauge(registry, "stream_readers", "Open streams of changes")
+        self._sweeps = _counter(registry, "sweeps", "Projects compared", "source", "sweep")
+        self._gaps = _counter(
+            registry, "sweep_gaps", "Tasks that a sweep found to lag", "source", "gap"
+        )
+        self._sweep_failures = _counter(
+            registry, "sweep_failures", "Sweeps that are not finished", "source", "reason"
+        )
+        self._swept_at = _gauge(
+            registry,
+            "sweep_succeeded_timestamp_seconds",
+            "When all projects had been compared; at first, when the process began",
+            "source",
+        )
+        self._sweep_interval = _gauge(
+            registry, "sweep_interval_seconds", "How often that is to be", "source"
+        )
         self._log: dict[str, Gauge] = {}
         self._inbox: dict[str, Gauge] = {}
         self._scrape = _gauge(
@@ -111,13 +133,26 @@ class Metrics:
         for source in self._sources:
             self._accepted.labels(source)
 
-    def accepted(self, source: str, n: int) -> None:
-        """A verified webhook was answered 202 with ``n`` events in the queue."""
+    def accepted(self, source: str, n: int, repeated: int = 0) -> None:
+        """A verified webhook was answered 202 with ``n`` events in the queue, ``repeated`` of
+        them there since before."""
         self._accepted.labels(self._source(source)).inc(n)
+        self._repeated.labels(self._source(source)).inc(repeated)
         self._last_webhook.labels(self._source(source)).set(self._now())
 
     def refused(self, source: str, reason: str) -> None:
         self._refused.labels(self._source(source), self._reason(reason)).inc()
+
+    def connection_closed(self, reason: str) -> None:
+        """Ended without an answer; ``reason`` is the listener's slug."""
+        self._closed.labels(self._reason(reason)).inc()
+
+    def connections(self, count: Callable[[], int], held_bytes: Callable[[], int]) -> None:
+        """What the hook listener holds, asked at each scrape."""
+        open_ = _gauge(self.registry, "connections", "Open webhook connections")
+        open_.set_function(count)
+        held = _gauge(self.registry, "connections_held_bytes", "Bytes of unanswered requests")
+        held.set_function(held_bytes)
 
     def settled(self, lane: str, n: int = 1) -> None:
         self._settled.labels(lane).inc(n)
@@ -165,6 +200,24 @@ class Metrics:
 
     def follower_troubles(self, name: str, count: int) -> None:
         self._follower_troubles.labels(name).set(count)
+
+    def sweep_interval(self, source: str, every_s: float) -> None:
+        """The process begins to sweep a source."""
+        self._sweep_interval.labels(self._source(source)).set(every_s)
+        self.sweep_succeeded(source)
+
+    def sweep_succeeded(self, source: str) -> None:
+        self._swept_at.labels(self._source(source)).set(self._now())
+
+    def swept(self, source: str, kind: str) -> None:
+        """One project has been compared."""
+        self._sweeps.labels(self._source(source), kind).inc()
+
+    def sweep_gap(self, source: str, why: str) -> None:
+        self._gaps.labels(self._source(source), self._reason(why)).inc()
+
+    def sweep_failed(self, source: str, reason: str) -> None:
+        self._sweep_failures.labels(self._source(source), self._reason(reason)).inc()
 
     def stream_readers(self, count: int) -> None:
         self._readers.set(count)

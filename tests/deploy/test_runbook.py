@@ -31,6 +31,8 @@ def samples() -> dict[str, set[str]]:
     metrics = Metrics(["source"])
     metrics.accepted("source", 1)
     metrics.refused("source", "reason")
+    metrics.connection_closed("reason")
+    metrics.connections(lambda: 1, lambda: 1)
     metrics.settled("lane")
     metrics.retried("lane", "reason")
     metrics.buried("lane", "reason")
@@ -44,6 +46,10 @@ def samples() -> dict[str, set[str]]:
     metrics.follower_failed("follower", "reason")
     metrics.follower_troubles("follower", 1)
     metrics.stream_readers(1)
+    metrics.sweep_interval("source", 600)
+    metrics.swept("source", "full")
+    metrics.sweep_gap("source", "stage")
+    metrics.sweep_failed("source", "reason")
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(metrics.render().decode()):
         for sample in family.samples:
