@@ -15,8 +15,8 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.certificates import write_certificates
@@ -35,6 +35,9 @@ class RabbitServer:
     port: int
     tls_port: int
     ca: str  # PEM
+    folder: Path
+    environment: Mapping[str, str]
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -44,11 +47,41 @@ class RabbitServer:
     def tls_url(self) -> str:
         return f"amqps://guest:guest@localhost:{self.tls_port}/"
 
+    def start(self) -> None:
+        """Returns when it takes connections; all that it had synced is there again."""
+        with (self.folder / "output").open("ab") as output:
+            server = subprocess.Popen(
+                [_program()],
+                env=dict(self.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.processes.append(server)
+        _await_greeting(self.port, server, self.folder / "output")
+
+    def kill(self) -> None:
+        """As a power cut does, but for what the kernel still writes."""
+        _kill_group(self.processes[-1])
+
+    def control(self, *arguments: str) -> None:
+        """What an operator says with `rabbitmqctl`; takes a second or two."""
+        program = Path(_program()).with_name("rabbitmqctl")
+        subprocess.run(
+            [str(program), "-q", *arguments],
+            env=dict(self.environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=60,
+            check=True,
+        )
+
 
 @contextlib.contextmanager
 def rabbitmq() -> Iterator[RabbitServer]:
     """Starts a server, waits until it takes connections, and kills it at the end."""
-    program = _program()
+    _program()
     folder = Path(tempfile.mkdtemp(prefix="groundwire-rabbitmq-"))
     processes: list[subprocess.Popen[bytes]] = []
     try:
@@ -56,20 +89,19 @@ def rabbitmq() -> Iterator[RabbitServer]:
         ca = write_certificates(folder)
         _configure(folder, tls_port)
         environment = _environment(folder, port, dist_port, epmd_port)
-        with (folder / "output").open("wb") as output:
-            for command in ([_epmd(), "-port", str(epmd_port)], [program]):
-                processes.append(
-                    subprocess.Popen(
-                        command,
-                        env=environment,
-                        stdin=subprocess.DEVNULL,
-                        stdout=output,
-                        stderr=subprocess.STDOUT,
-                        start_new_session=True,
-                    )
-                )
-            _await_greeting(port, processes[-1], folder / "output")
-        yield RabbitServer(port, tls_port, ca)
+        processes.append(
+            subprocess.Popen(
+                [_epmd(), "-port", str(epmd_port)],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        )
+        server = RabbitServer(port, tls_port, ca, folder, environment, processes)
+        server.start()
+        yield server
     finally:
         for process in processes:
             _kill_group(process)
