@@ -223,7 +223,7 @@ def _connector(admitted: Admitted | None, lookup: Lookup) -> aiohttp.TCPConnecto
     """Judges every address that a name has, and once more each that a socket is made for, which
     takes in the addresses that a URL spells itself. ``None`` judges nothing."""
     if admitted is None:
-        return aiohttp.TCPConnector(resolver=_Judging(lookup, lambda _: None))
+        return aiohttp.TCPConnector(resolver=_Judging(lookup, lambda _: None), use_dns_cache=False)
 
     def judge(address: str) -> None:
         if reason := admitted.refusal(address):
@@ -233,7 +233,9 @@ def _connector(admitted: Admitted | None, lookup: Lookup) -> aiohttp.TCPConnecto
         judge(about[4][0])
         return socket.socket(family=about[0], type=about[1], proto=about[2])
 
-    return aiohttp.TCPConnector(resolver=_Judging(lookup, judge), socket_factory=judged_socket)
+    return aiohttp.TCPConnector(
+        resolver=_Judging(lookup, judge), use_dns_cache=False, socket_factory=judged_socket
+    )
 
 
 class _Judging(AbstractResolver):
@@ -246,6 +248,8 @@ class _Judging(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         addresses = list(dict.fromkeys(await self._lookup(host, port)))
+        if not addresses:
+            raise OSError("no address")
         for address in addresses:
             self._judge(address)
         return [
