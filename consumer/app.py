@@ -29,6 +29,7 @@ from consumer.app_adapters import (
 )
 from consumer.app_follow import checks as follow_checks
 from consumer.app_follow import chosen, followings
+from consumer.app_sweep import sweepings
 from consumer.check import Checked
 from consumer.crowd import MOST_BYTES, Crowd
 from consumer.dispatch import Dispatcher
@@ -111,6 +112,11 @@ async def serve(
         metrics=metrics,
         closing=closing,
     )
+    sweeping = (
+        sweepings(settings, platforms, store=store, queue=queue, log=tail, metrics=metrics)
+        if "export" in lanes
+        else {}
+    )
     stream = _stream(settings, tail, metrics)
     closing.append(stream.close)
     process = Process(
@@ -123,6 +129,7 @@ async def serve(
         lanes={
             **{name: _loop(name, settings, ports, metrics, log) for name in lanes},
             **{f"follow {name}": one.run for name, one in following.items()},
+            **{f"sweep {name}": one.run for name, one in sweeping.items()},
             "changes": stream.until,
         },
     )

@@ -19,7 +19,7 @@ from consumer.model import LaneSpec, TaskKey
 from consumer.platforms.labelbox import Labelbox
 from consumer.platforms.labelbox_template import Template
 from consumer.platforms.redbrick import RedBrick
-from consumer.ports import DeadLetters, Handler, Platform, Queue, Store
+from consumer.ports import DeadLetters, Handler, Platform, Queue, Sightings, Store
 from consumer.queues.rabbitmq import RabbitQueue
 from consumer.queues.sqlite import SqliteQueue
 from consumer.settings import ConfigurationError, Settings
@@ -39,6 +39,10 @@ Close = Callable[[], Awaitable[None]]
 
 class FullQueue(Queue, DeadLetters, Protocol):
     """What every queue adapter implements."""
+
+
+class FullPlatform(Platform, Sightings, Protocol):
+    """What every platform adapter implements."""
 
 
 class CheckedStore(Store, Protocol):
@@ -97,13 +101,13 @@ def make_store(settings: Settings) -> CheckedStore:
     return S3Store(bucket, prefix, endpoint=settings.lake_endpoint or None)
 
 
-def make_platforms(settings: Settings, closing: list[Close]) -> dict[str, Platform]:
+def make_platforms(settings: Settings, closing: list[Close]) -> dict[str, FullPlatform]:
     """The platforms by their source's name; what closes them is added to ``closing``."""
     sources = settings.sources.items()
     return {name: _platform(name, source, settings, closing) for name, source in sources}
 
 
-def _platform(name: str, source: Source, settings: Settings, closing: list[Close]) -> Platform:
+def _platform(name: str, source: Source, settings: Settings, closing: list[Close]) -> FullPlatform:
     downloader = Downloader(
         hosts=frozenset(source.download_hosts),
         networks=source.private_networks,

@@ -10,7 +10,16 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from consumer import cli_changes, cli_dead, cli_log, cli_look, cli_pull, cli_retrain, cli_snapshot
+from consumer import (
+    cli_changes,
+    cli_dead,
+    cli_log,
+    cli_look,
+    cli_pull,
+    cli_reconcile,
+    cli_retrain,
+    cli_snapshot,
+)
 from consumer.cli_shared import FAILED, MISCONFIGURED, ConfigOption, do, end, out, settings
 
 if TYPE_CHECKING:
@@ -174,6 +183,8 @@ app.command()(cli_log.report)
 app.add_typer(cli_log.key, name="key")
 app.command()(cli_log.gc)
 app.command()(cli_pull.pull)
+app.command()(cli_reconcile.reconcile)
+app.command("backfill", help=cli_reconcile.BACKFILL)(cli_reconcile.reconcile)
 app.command()(cli_changes.changes)
 app.add_typer(cli_snapshot.snapshot, name="snapshot")
 app.add_typer(cli_retrain.retrain, name="retrain")

@@ -55,5 +55,15 @@ class Window:
         return any(_within(at, self.label_since, self.label_until) for at in seen.label_created_at)
 
 
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A task that does not stand in the lake as it was seen; ``why`` is a slug."""
+
+    task: str
+    why: str
+    stage: str | None = None
+    active_at: str | None = None
+
+
 def _within(at: str, start: str | None, end: str | None) -> bool:
     return (start is None or start <= at) and (end is None or at <= end)

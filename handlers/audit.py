@@ -1,6 +1,7 @@
-"""The handler ``audit``: receipts, outcomes and records become entries of the log, in order.
+"""The handler ``audit``: receipts, what sweeps found, outcomes and records become log entries.
 
-Entries keep the vocabulary's names; what they hold is ids, hashes, slugs, stages and times.
+They are appended in order. Entries keep the vocabulary's names; what they hold is ids, hashes,
+slugs, stages and times.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ def entries_of(message: Message) -> list[Entry]:
     """The log entries of a message, in order. Raises ``Permanent`` for a record that would write
     over an entry's own fields."""
     if isinstance(message, TaskEvent):
-        return [_receipt(message)]
+        swept = message.action is Action.SWEEP
+        return [_swept(message) if swept else _receipt(message)]
     if isinstance(message, Outcome):
         return [*(_history(message, item) for item in message.history), _lake(message)]
     return [_record(message)]
@@ -66,6 +68,14 @@ def entries_of(message: Message) -> list[Entry]:
 
 def _receipt(event: TaskEvent) -> Entry:
     return {**_plain(event), "id": f"receipt:{event.id}", "kind": "receipt"}
+
+
+def _swept(event: TaskEvent) -> Entry:
+    """No webhook came: a sweep found the task, and why."""
+    named = ("source", "project", "task", "run", "gap", "stage", "received_at")
+    found = {name: getattr(event, name) for name in named}
+    told = {name: value for name, value in found.items() if value is not None}
+    return {**told, "id": f"swept:{event.id}", "kind": "swept"}
 
 
 def _history(outcome: Outcome, item: HistoryItem) -> Entry:

@@ -137,6 +137,8 @@ def shows(snapshot: TaskSnapshot | Missing, event: TaskEvent) -> bool:
         return True
     if event.action == "DELETE":
         return False
+    if event.action == "SWEEP":  # a listing showed it like that already
+        return (snapshot.active_at or "") >= (event.occurred_at or "")
     if event.history_id is not None:
         return any(item.id == event.history_id for item in snapshot.history)
     if event.stage is not None and event.occurred_at is not None:
@@ -205,7 +207,9 @@ def next_pointer(
     )
     seen = frozenset(old.history) if old else frozenset()
     fresh = tuple(item for item in snapshot.history if item.id not in seen)
-    if old and not fresh and old.change is not Change.DELETED and _standing_of(old) == standing:
+    # A later time alone is shown, too: the sweep would else find the task again for ever.
+    as_before = old and not fresh and (snapshot.active_at or "") <= (old.active_at or "")
+    if old and as_before and old.change is not Change.DELETED and _standing_of(old) == standing:
         return None
     change = _change(old, standing, new_files=new_files)
     return _moved(

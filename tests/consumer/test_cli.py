@@ -29,6 +29,7 @@ COMMANDS = [
     ["key", "new"], ["key", "show"], ["pull"], ["show"], ["calibrate"], ["changes"],
     ["snapshot", "create"], ["snapshot", "list"], ["snapshot", "show"], ["snapshot", "diff"],
     ["snapshot", "pull"], ["retrain", "list"], ["retrain", "status"], ["retrain", "fire"],
+    ["reconcile"], ["backfill"],
 ]  # fmt: skip
 
 
