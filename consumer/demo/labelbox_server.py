@@ -15,6 +15,7 @@ from typing import Any
 from aiohttp import web
 
 from consumer.demo import labelbox_images
+from consumer.demo.clocks import dated
 from consumer.demo.labelbox_export import ExportJob, Refused, piece_at
 from consumer.demo.labelbox_faults import Fault
 from consumer.demo.labelbox_graphql import UnknownField, operation_name, select, selection
@@ -43,6 +44,7 @@ class LabelboxServer:
 
     def app(self) -> web.Application:
         app = web.Application()
+        app.on_response_prepare.append(dated(self.state.date))
         app.add_routes(
             [
                 web.post("/graphql", self.graphql),
@@ -187,12 +189,14 @@ class LabelboxServer:
             return web.Response(status=401)
         at = request.match_info
         frame = int(at["frame"]) if at["frame"].isdecimal() else -1
-        return await self._bytes("mask GET", self.state.mask(at["feature"], frame), "image/png")
+        return await self._bytes(
+            "mask GET", self.state.masks.single(at["feature"], frame), "image/png"
+        )
 
     async def composite(self, request: web.Request) -> web.StreamResponse:
         if not self._authorized(request):
             return web.Response(status=401)
-        data = self.state.composite(request.match_info["composite"])
+        data = self.state.masks.composite(request.match_info["composite"])
         return await self._bytes("mask GET", data, "image/png")
 
     async def images(self, request: web.Request) -> web.StreamResponse:

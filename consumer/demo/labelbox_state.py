@@ -12,14 +12,16 @@ import copy
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Literal
 
+from consumer.demo.clocks import Clock, TellsTime, TickingClock
 from consumer.demo.labelbox_export import ExportJob, Refused, details, search
 from consumer.demo.labelbox_faults import Fault, Faults
 from consumer.demo.labelbox_legacy import export_legacy
+from consumer.demo.labelbox_masks import Masks
 from consumer.demo.labelbox_rows import (
     DONE,
     Drawing,
@@ -28,7 +30,6 @@ from consumer.demo.labelbox_rows import (
     SimulatedProject,
     SimulatedRow,
     Step,
-    composite_id,
     export_row,
 )
 from consumer.demo.labelbox_webhooks import Event, Webhook, WebhookStyle
@@ -38,17 +39,12 @@ REWORK = "Rework (all rejected)"
 ANNOTATOR = "annotator@example.com"
 REVIEWER = "reviewer@example.com"
 
-Clock = Callable[[], datetime]
+ticking_clock = TickingClock
 
 
-def ticking_clock(start: datetime = datetime(2026, 1, 5, 9, tzinfo=UTC)) -> Clock:
-    """A clock that goes on by one second whenever somebody looks at it."""
-    ticks = iter(range(1, 1 << 62))
-    return lambda: start + timedelta(seconds=next(ticks))
-
-
-class LabelboxState:
-    """The platform's memory; ``base_url`` is where its server answers."""
+class LabelboxState(TellsTime):
+    """The platform's memory; ``base_url`` is where its server answers. ``moves_show`` says that a
+    step of the workflow counts as a row's last activity, which nobody knows of the real one."""
 
     def __init__(
         self,
@@ -61,6 +57,7 @@ class LabelboxState:
         webhook_sha256: bool = False,
         export_polls: int = 0,
         chunk_bytes: int = 1 << 20,
+        moves_show: bool = True,
     ) -> None:
         self.base_url = "http://127.0.0.1"
         self.file_base_url: str | None = None  # where export files lie, when elsewhere
@@ -72,6 +69,8 @@ class LabelboxState:
         self.reviews = tuple(reviews)
         self.legacy = legacy
         self.export_polls = export_polls
+        self.moves_show = moves_show
+        self._listed: dict[str, SimulatedRow] | None = None
         self.chunk_bytes = chunk_bytes
         self.counters: Counter[str] = Counter()
         self.faults = Faults()
@@ -79,8 +78,7 @@ class LabelboxState:
         self.projects: dict[str, SimulatedProject] = {}
         self.rows: dict[str, SimulatedRow] = {}
         self.jobs: dict[str, ExportJob] = {}
-        self._masks: dict[tuple[str, int], tuple[str, str, bytes]] = {}  # -> row, group, PNG
-        self._composites: dict[str, bytes] = {}
+        self.masks = Masks()
         self._clock = clock or ticking_clock()
         self._seed = seed
         self._made = 0
@@ -141,7 +139,7 @@ class LabelboxState:
         for label in list(row.labels.values()):
             self._send("LABEL_DELETED", row, label=label)
         del self.rows[row_id]
-        self._forget_masks(row_id)
+        self.masks.forget(row_id)
 
     # labels
 
@@ -166,7 +164,11 @@ class LabelboxState:
             # The vendor prints whole seconds; a later save must show.
             label.updated_at = max(now, label.updated_at + timedelta(seconds=1))
         label.skipped = skipped
-        label.drawings = self._keep(row, label, drawings)
+        label.drawings = tuple(
+            replace(one, feature=one.feature or self._derived(label.id, one.group, one.name))
+            for one in drawings
+        )
+        self.masks.keep(row.id, label.drawings)
         self._send(event, row, label=label)
         return label.id
 
@@ -191,24 +193,27 @@ class LabelboxState:
 
     def submit(self, row_id: str, *, by: str = ANNOTATOR) -> None:
         """The labeling task is done: on to the first review, or to Done when there is none."""
-        self._step(self._change(row_id), "MOVE", by, to=self._after(LABELING))
+        self._step(self._moved(row_id), "MOVE", by, to=self._after(LABELING))
 
     def approve(self, row_id: str, *, by: str = REVIEWER) -> None:
         """On to the next review, or to Done."""
-        row = self._change(row_id)
+        row = self._moved(row_id)
         self._step(row, "APPROVE", by, to=self._after(row.stage))
 
     def reject(self, row_id: str, *, by: str = REVIEWER) -> None:
         """Sends the row back, from a review or from Done."""
-        self._step(self._change(row_id), "REJECT", by, to=REWORK)
+        self._step(self._moved(row_id), "REJECT", by, to=REWORK)
 
     def rework(self, row_id: str, *, by: str = ANNOTATOR) -> None:
         """Resubmits a row that was sent back."""
-        self._step(self._change(row_id), "REWORK", by, to=self._after(LABELING))
+        self._step(self._moved(row_id), "REWORK", by, to=self._after(LABELING))
 
     def move(self, row_id: str, stage: str, *, by: str = REVIEWER) -> None:
         """Moves the row to any task queue by hand."""
-        self._step(self._change(row_id), "MOVE", by, to=stage)
+        self._step(self._moved(row_id), "MOVE", by, to=stage)
+
+    def _moved(self, row_id: str) -> SimulatedRow:
+        return self._change(row_id, shows=self.moves_show)
 
     def _after(self, stage: str) -> str:
         order = (LABELING, *self.reviews, DONE)
@@ -230,7 +235,8 @@ class LabelboxState:
         )
         row.steps.append(step)
         row.stage = to
-        row.active_at = step.at
+        if self.moves_show:
+            row.active_at = step.at
         self._send("WORKFLOW_ACTION", row, step=step)
 
     # what the server asks
@@ -242,7 +248,8 @@ class LabelboxState:
         if project is None:
             raise Refused("RESOURCE_NOT_FOUND", "project not found")
         wanted = search(filters["searchQuery"]["query"])
-        rows = [r for r in self.rows.values() if r.project == project.id and wanted(r)]
+        held = self.rows if self._listed is None or _names_ids(filters) else self._listed
+        rows = [r for r in held.values() if r.project == project.id and wanted(r)]
         if fault is not None and fault.kind == "stale":
             rows = [row.before or row for row in rows]
         shown = details(request["params"])
@@ -264,19 +271,20 @@ class LabelboxState:
         self.jobs[job.id] = job
         return job
 
+    def hold_listing(self) -> None:
+        """From now on a search that names no ids sees a replica that stands still: it lacks new
+        rows, and shows deleted ones and old stages."""
+        self._listed = copy.deepcopy(self.rows)
+
+    def release_listing(self) -> None:
+        self._listed = None
+
     def _lines(self, row: SimulatedRow, project: SimulatedProject, shown: Any) -> list[bytes]:
         if self.legacy:
             entries = list(export_legacy(row, project, self.base_url))
         else:
             entries = [export_row(row, project, self.base_url, shown)]
         return [json.dumps(one).encode() + b"\n" for one in entries]
-
-    def mask(self, feature: str, frame: int) -> bytes | None:
-        found = self._masks.get((feature, frame))
-        return None if found is None else found[2]
-
-    def composite(self, mask_id: str) -> bytes | None:
-        return self._composites.get(mask_id)
 
     def find_label(self, label_id: str) -> SimulatedLabel | None:
         return next(
@@ -285,39 +293,14 @@ class LabelboxState:
 
     # memory
 
-    def _change(self, row_id: str) -> SimulatedRow:
+    def _change(self, row_id: str, *, shows: bool = True) -> SimulatedRow:
         row = self.rows[row_id]
         row.before = None
         row.before = copy.deepcopy(row)
-        row.active_at = self._clock()
+        now = self._clock()
+        if shows:
+            row.active_at = now
         return row
-
-    def _keep(
-        self, row: SimulatedRow, label: SimulatedLabel, drawings: Iterable[Drawing]
-    ) -> tuple[Drawing, ...]:
-        kept = [
-            one
-            if one.feature
-            else replace(one, feature=self._derived(label.id, one.group, one.name))
-            for one in drawings
-        ]
-        for one in kept:
-            if one.png is None or one.feature is None:
-                continue
-            if one.color is not None:
-                self._composites[composite_id(one)] = one.png
-                continue
-            owner, group, _ = self._masks.get((one.feature, one.frame), (row.id, one.group, b""))
-            if (owner, group) != (row.id, one.group):
-                raise ValueError(
-                    f"feature {one.feature} frame {one.frame} is drawn in another group: "
-                    "the vendor's mask URL cannot tell them apart"
-                )
-            self._masks[one.feature, one.frame] = (row.id, one.group, one.png)
-        return tuple(kept)
-
-    def _forget_masks(self, row_id: str) -> None:
-        self._masks = {key: one for key, one in self._masks.items() if one[0] != row_id}
 
     def _send(
         self,
@@ -341,6 +324,10 @@ class LabelboxState:
     def _derived(self, *parts: str) -> str:
         text = "\0".join((self._seed, *parts)).encode()
         return "c" + hashlib.sha256(text).hexdigest()[:24]
+
+
+def _names_ids(filters: Json) -> bool:
+    return any(one.get("type") == "data_row_id" for one in filters["searchQuery"]["query"])
 
 
 __all__ = ["DONE", "LABELING", "REWORK", "Fault", "LabelboxState", "ticking_clock"]

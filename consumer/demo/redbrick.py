@@ -12,11 +12,12 @@ from typing import Any
 
 from aiohttp import web
 
+from consumer.demo.clocks import TickingClock
 from consumer.demo.redbrick_faults import Fault, Faults, Kind, status
 from consumer.demo.redbrick_phantom import phantom_drawing, phantom_series
 from consumer.demo.redbrick_records import Drawing, Instance, SeriesSpec, User
 from consumer.demo.redbrick_server import RedBrickServer
-from consumer.demo.redbrick_state import RedBrickState, TickingClock
+from consumer.demo.redbrick_state import RedBrickState
 
 __all__ = [
     "Drawing",

@@ -29,7 +29,6 @@ from consumer.demo.redbrick_taxonomy import interpolated
 Arguments = Mapping[str, Any]
 Presign = Callable[[str], str]  # a path in the storage -> a URL that opens it for a while
 TaskView = Callable[[Task], Task | None]  # which copy of a task an answer shows
-PAGE_LIMIT = 100
 _URL = ("http://", "https://")  # an item that is open to all already
 
 
@@ -126,20 +125,31 @@ class Answers:
         active since."""
         project = self._held(arguments)
         stage, since = arguments.get("stageName"), arguments.get("cacheTime")
-        tasks = [t for t in project.tasks.values() if stage in (None, t.stage)]
+        tasks = [t for t in self._state.listed(project) if stage in (None, t.stage)]
         if since is not None:
             moment = datetime.fromisoformat(since.replace("Z", "+00:00"))
             tasks = [t for t in tasks if datetime.fromisoformat(t.active_at) >= moment]
         first = arguments.get("first")
-        size = PAGE_LIMIT if first is None else min(int(first), PAGE_LIMIT)
-        start = int(arguments.get("after") or 0)
+        limit = self._state.page_limit
+        size = limit if first is None else min(int(first), limit)
+        start = self._start(tasks, arguments.get("after"))
         page, end = tasks[start : start + size], start + size
         return {
             "entries": [self._entry(project, self._view(task) or task) for task in page],
-            "cursor": str(end) if size > 0 and end < len(tasks) else None,
+            "cursor": self._cursor(page, end) if size > 0 and end < len(tasks) else None,
             "cacheTime": max((t.active_at for t in project.tasks.values()), default=None),
             "count": len(tasks),
         }
+
+    def _start(self, tasks: Sequence[Task], after: str | None) -> int:
+        """Where a page begins among the tasks."""
+        if after is None or self._state.paging != "key":
+            return int(after or 0)
+        later = (place for place, task in enumerate(tasks) if _key(task) > after)
+        return next(later, len(tasks))
+
+    def _cursor(self, page: Sequence[Task], end: int) -> str:
+        return _key(page[-1]) if self._state.paging == "key" else str(end)
 
     def _presign_items(self, arguments: Arguments) -> list[str | None]:
         items: Sequence[str | None] = arguments.get("items") or []
@@ -235,6 +245,11 @@ class Answers:
             "archived": False,
             "cohorts": [],
         }
+
+
+def _key(task: Task) -> str:
+    """What grows from each task to the next one created."""
+    return f"{task.created_at} {task.number:09d}"
 
 
 def _series_info(series: Sequence[SeriesSpec]) -> list[dict[str, Any]]:

@@ -15,6 +15,9 @@ class Kind(StrEnum):
     TRUNCATED = "truncated"  # the first half of the body, under its full length
     CUT = "cut"  # the first half of the body, as if it were all
     STALE = "stale"  # the task as it was `steps` changes ago
+    HALF_PAGE = "half-page"  # a listing's page without its second half
+    NO_CURSOR = "no-cursor"  # a listing's page that claims to be the last
+    SAME_CURSOR = "same-cursor"  # a listing's page that points at itself
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,6 +105,7 @@ class Task:
     cycle: int = 0
     updated_at: str = ""
     active_at: str = ""  # what `cacheTime` is compared with
+    number: int = 0  # of the task among all
 
 
 @dataclass(slots=True)

@@ -11,10 +11,11 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 from consumer.demo import redbrick_events as events
+from consumer.demo.clocks import TellsTime, TickingClock
 from consumer.demo.redbrick_masks import mask_file
 from consumer.demo.redbrick_records import (
     END,
@@ -32,24 +33,18 @@ from consumer.demo.redbrick_taxonomy import taxonomy
 _NAMESPACE = uuid.UUID("6f1c2f0e-6f0b-5c1e-9a52-0d3a5be5a001")
 REMEMBERED = 16  # older copies of a task, for stale answers
 
-
-class TickingClock:
-    """A clock that goes on by one second each time it is read."""
-
-    def __init__(self, start: datetime = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)) -> None:
-        self._now = start
-
-    def __call__(self) -> datetime:
-        self._now += timedelta(seconds=1)
-        return self._now
+Paging = Literal["place", "activity", "key"]
 
 
-class RedBrickRules:
+class RedBrickRules(TellsTime):
     """An organisation with its projects and tasks.
 
     ``webhook_milliseconds`` and ``announce_transit`` (whether Failed_Review_n and Output, through
     which a task only passes, are announced) are what nobody knows of the real platform.
-    ``upload_saves_labels`` says that the upload itself counts as a saved, empty version.
+    ``upload_saves_labels`` says that the upload itself counts as a saved, empty version,
+    ``moves_show`` that more than work on labels shows in a listing of what changed, ``paging`` what
+    a listing's cursor stands for: a place in the order of creation, in the order of activity (the
+    newest first), or a key.
     """
 
     def __init__(
@@ -63,6 +58,8 @@ class RedBrickRules:
         webhook_milliseconds: bool = True,
         announce_transit: bool = False,
         upload_saves_labels: bool = True,
+        moves_show: bool = True,
+        paging: Paging = "place",
     ) -> None:
         self._clock = clock or TickingClock()
         self._seed = seed
@@ -70,6 +67,10 @@ class RedBrickRules:
         self.webhook_milliseconds = webhook_milliseconds
         self.announce_transit = announce_transit
         self.upload_saves_labels = upload_saves_labels
+        self.moves_show = moves_show
+        self.paging = paging
+        self.page_limit = 100
+        self._listed: dict[str, dict[str, Task]] | None = None
         self.org_id = self._new_id()
         self.api_key = (uuid.uuid5(_NAMESPACE, f"{seed} key").hex * 2)[:43]
         self.users = {
@@ -143,7 +144,7 @@ class RedBrickRules:
             self._pass_through(task, OUTPUT, by)
         task.stage = stage
         task.seats = [Seat()]
-        at = self._touch(task)
+        at = self._touch(task, shows=self.moves_show)
         task.events.append(events.entered(self._new_id(), at, task, score=score))
         self._announce("TASK_ENTERED_STAGE", task, by, stageName=stage)
 
@@ -167,7 +168,7 @@ class RedBrickRules:
         """Records what changes about who sits where, and with which status."""
         first, seated = copy.copy(task.seats[0]), events.seating(task)
         yield
-        at, user = self._touch(task), self.users[by]
+        at, user = self._touch(task, shows=self.moves_show), self.users[by]
         if len(task.seats) > 1 or len(seated) > 1:
             task.events.append(events.consensus_changed(at, task, user, seated))
         else:
@@ -221,9 +222,26 @@ class RedBrickRules:
         item = {"event": event, "id": self._new_id(), "timestamp": stamp, "data": data}
         self.outbox.append({"version": "v1.0", "events": 1, "payload": [item]})
 
-    def _touch(self, task: Task) -> str:
-        task.updated_at = task.active_at = self._now()
+    def _touch(self, task: Task, *, shows: bool = True) -> str:
+        task.updated_at = self._now()
+        if shows or not task.active_at:
+            task.active_at = task.updated_at
         return task.updated_at
+
+    def hold_listing(self) -> None:
+        """From now on listings come from a replica that stands still: they lack new tasks, and
+        show deleted ones and old stages."""
+        self._listed = {p.project_id: copy.deepcopy(p.tasks) for p in self.projects.values()}
+
+    def release_listing(self) -> None:
+        self._listed = None
+
+    def listed(self, project: Project) -> list[Task]:
+        """The tasks that a listing shows, in its order."""
+        held = project.tasks if self._listed is None else self._listed.get(project.project_id, {})
+        if self.paging == "activity":
+            return sorted(held.values(), key=lambda task: task.updated_at, reverse=True)
+        return list(held.values())
 
     def _now(self) -> str:
         return self._clock().astimezone(UTC).isoformat(timespec="microseconds")

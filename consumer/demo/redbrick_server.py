@@ -21,6 +21,7 @@ from urllib.parse import quote, urlencode
 
 from aiohttp import web
 
+from consumer.demo.clocks import dated
 from consumer.demo.redbrick_answers import AnswerError, Answers
 from consumer.demo.redbrick_faults import Fault, Faults, Kind
 from consumer.demo.redbrick_graphql import QueryError, parse, select
@@ -46,6 +47,7 @@ class RedBrickServer:
         app.router.add_post("/graphql/", self._graphql)
         app.router.add_get("/files/{path:.+}", self._file)
         app.on_shutdown.append(self._release)
+        app.on_response_prepare.append(dated(self._state.date))
         return app
 
     async def _release(self, app: web.Application) -> None:
@@ -73,6 +75,8 @@ class RedBrickServer:
             return web.json_response({"errors": [{"message": str(error)}]}, status=400)
         except AnswerError as error:
             return web.json_response({"errors": [{"message": str(error)}], "data": None})
+        if fault is not None:
+            _spoil_page(data, variables, fault)
         return await self._send(request, json.dumps({"data": data}).encode(), fault)
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
@@ -141,6 +145,16 @@ class RedBrickServer:
 
     def _signature(self, path: str, expires: str) -> str:
         return hmac.new(self._key, f"{path}\n{expires}".encode(), hashlib.sha256).hexdigest()
+
+
+def _spoil_page(data: dict[str, Any], variables: Mapping[str, Any], fault: Fault) -> None:
+    page = data.get("tasksPaged") or {}
+    if fault.kind is Kind.HALF_PAGE:
+        page["entries"] = page["entries"][: len(page["entries"]) // 2]
+    elif fault.kind is Kind.NO_CURSOR:
+        page["cursor"] = None
+    elif fault.kind is Kind.SAME_CURSOR:
+        page["cursor"] = variables.get("after") or "0"
 
 
 def _decoded(body: bytes, headers: Mapping[str, str]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from consumer.demo import redbrick_events as events
+from consumer.demo.clocks import TickingClock
 from consumer.demo.redbrick_records import (
     END,
     INPUT,
@@ -21,7 +22,7 @@ from consumer.demo.redbrick_records import (
     Task,
     TaskData,
 )
-from consumer.demo.redbrick_rules import REMEMBERED, RedBrickRules, TickingClock
+from consumer.demo.redbrick_rules import REMEMBERED, RedBrickRules
 
 __all__ = ["RedBrickState", "TickingClock"]
 
@@ -49,7 +50,7 @@ class RedBrickState(RedBrickRules):
         task = Task(
             task_id=self._new_id(), dp_id=self._new_id(), project_id=project.project_id,
             name=name, series=tuple(series), created_at=self._now(), created_by=self.users[by],
-            priority=priority, meta_data=meta_data,
+            priority=priority, meta_data=meta_data, number=self._made,
         )  # fmt: skip
         project.tasks[task.task_id] = task
         project.past[task.task_id] = deque(maxlen=REMEMBERED)
@@ -94,7 +95,7 @@ class RedBrickState(RedBrickRules):
         task = self._about_to_change(task_id)
         seat = self._seat(task, by)
         seat.state = "COMPLETED"
-        self._touch(task)
+        self._touch(task, shows=self.moves_show)
         if any(s.state != "COMPLETED" for s in task.seats):
             return
         if self._is_open_consensus(task):

@@ -273,7 +273,7 @@ async def test_an_export_file_refuses_the_key_and_everything_else_wants_it() -> 
         started = await _post(simulated, EXPORT, {"input": _request(simulated)})
         job = started["data"]["exportDataRowsInProject"]["taskId"]
         file = f"{base}/export-files/{job}/RESULT/0?signature=simulated"
-        (place,) = simulated._masks
+        (place,) = simulated.masks.places()
         mask = f"{base}/masks/feature/{place[0]}/{place[1]}"
 
         assert await _status(session, file, {}) == 200
