@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -49,6 +50,7 @@ from consumer.retry import Policy, backoff_s
 from consumer.serve import Loop, Process, pause
 from consumer.settings import ConfigurationError, Settings
 from consumer.settings_values import Address
+from consumer.settings_warnings import cautions
 from consumer.stream import ChangeStream
 from consumer.telemetry import Metrics, logger
 from consumer.timed import Timed
@@ -140,6 +142,7 @@ async def serve(
         _admin_listener(settings, process, metrics, lanes, log, following, stream, inbox),
         settings.admin.listen,
     )
+    gc.freeze()  # what is loaded stays: to look at it again and again held everything up for 0.1 s
     await process.run()
 
 
@@ -327,3 +330,5 @@ async def checks(settings: Settings) -> AsyncIterator[Checked]:
             await close()
     async for one in follow_checks(settings):
         yield one
+    for caution in cautions(settings):
+        yield Checked(caution.what, True, caution.said, caution.advice, warning=True)

@@ -7,12 +7,12 @@ label webhooks (v1: ``dataRow.id``, ``project.id``) and its export (v2: ``data_r
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from consumer.errors import Permanent, Rejected
 from consumer.model import Action, Delivery, HistoryItem, TaskEvent, digest, identifier
+from consumer.platforms.bodies import read_body
 from consumer.platforms.labelbox_history import history_of, newest_stage, time_of
 from consumer.platforms.texts import short
 from consumer.signature import hmac_matches
@@ -64,10 +64,11 @@ def events(delivery: Delivery, projects: Sequence[str]) -> list[TaskEvent]:
     if len(entries) > MAX_ROWS:
         raise Rejected(422, "too-many-rows", f"more than {MAX_ROWS} data rows in one body")
     found: dict[str, TaskEvent] = {}
+    body_sha256 = digest(delivery.body)  # once: a body may tell of thousands of events
     for entry in entries:
         if not isinstance(entry, dict):
             raise Rejected(422, "not-an-object", "a webhook is a JSON object")
-        for event in _events(delivery, entry):
+        for event in _events(delivery, body_sha256, entry):
             if "*" in projects or event.project in projects:
                 found[event.id] = event
             if len(found) > MAX_EVENTS:
@@ -75,7 +76,7 @@ def events(delivery: Delivery, projects: Sequence[str]) -> list[TaskEvent]:
     return list(found.values())
 
 
-def _events(delivery: Delivery, entry: dict[str, Any]) -> Iterator[TaskEvent]:
+def _events(delivery: Delivery, body_sha256: str, entry: dict[str, Any]) -> Iterator[TaskEvent]:
     name = delivery.headers.get("x-labelbox-event", "") or _text(entry, "event")
     topic = name.strip().upper()
     row = _id(entry, _ROW_PLACES)
@@ -87,18 +88,17 @@ def _events(delivery: Delivery, entry: dict[str, Any]) -> Iterator[TaskEvent]:
     if not named:
         raise Rejected(422, "no-project", "the body names no project")
     for project in named:
-        yield _event(delivery, entry, topic, project, row)
+        yield _event(delivery, body_sha256, entry, topic, project, row)
 
 
 def _event(
-    delivery: Delivery, entry: dict[str, Any], topic: str, project: str, row: str
+    delivery: Delivery, body: str, entry: dict[str, Any], topic: str, project: str, row: str
 ) -> TaskEvent:
     item, stage = _newest(entry, project, row)
     announces = topic in _WORKFLOW and item is not None
     action = _action(entry, topic, item)
     delivery_id = delivery.headers.get("x-labelbox-id") or None
     occurred = item.at if announces and item is not None else _occurred(entry)
-    body = digest(delivery.body)
     arrival = "" if delivery_id or occurred else delivery.received_at
     return TaskEvent(
         # With the body's hash: should the header name the hook and not the delivery, two events
@@ -183,12 +183,7 @@ def _text(entry: dict[str, Any], name: str) -> str:
 
 
 def _read(body: bytes) -> Any:
-    try:
-        value = json.loads(body, object_pairs_hook=_without_doubles, parse_constant=_refuse)
-    except RecursionError:
-        raise Rejected(422, "nested-too-deep") from None
-    except ValueError:
-        raise Rejected(422, "not-json", "the body is not JSON") from None
+    value = read_body(body, _without_doubles)
     _check_depth(value)
     return value
 
@@ -200,10 +195,6 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if any(names.count(name) > 1 for name in _MATTER):
             raise Rejected(422, "duplicate-key", "a key that matters is given twice")
     return made
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(constant)
 
 
 def _check_depth(value: Any) -> None:
