@@ -301,9 +301,9 @@ def _check_status(response: aiohttp.ClientResponse) -> None:
         raise Transient(
             "download-rate-limited", said, after_s=retry_after_s(response.headers), shared=True
         )
-    if status in (401, 403):
+    if status in (400, 401, 403, 410):
         raise Transient("download-refused", said)  # a presigned URL that expired, mostly
-    if status in (404, 410):
+    if status == 404:
         raise Transient("download-missing", said)
     raise Transient("download-failed", said, after_s=retry_after_s(response.headers))
 

@@ -451,8 +451,8 @@ async def test_a_server_that_is_not_there_may_be_there_later(serve: Serve, clien
     ("status", "reason"),
     [
         (204, "download-failed"), (206, "download-failed"), (304, "download-failed"),
-        (400, "download-failed"), (401, "download-refused"), (403, "download-refused"),
-        (404, "download-missing"), (410, "download-missing"), (416, "download-failed"),
+        (400, "download-refused"), (401, "download-refused"), (403, "download-refused"),
+        (404, "download-missing"), (410, "download-refused"), (416, "download-failed"),
         (429, "download-rate-limited"), (500, "download-failed"), (503, "download-failed"),
     ],
 )  # fmt: skip
