@@ -22,12 +22,14 @@ NOBODY = "groundwire-check"  # a task (and project) that no platform has
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """One thing that was tried; ``advice`` says what to do when it is not ``ok``."""
+    """One thing that was tried; ``advice`` says what to do when it is not ``ok``, and what to do
+    about a ``warning``, which is nothing that fails."""
 
     what: str
     ok: bool
     said: str
     advice: str = ""
+    warning: bool = False
 
 
 async def attempt(what: str, doing: Callable[[], Awaitable[str]], advice: str) -> Checked:

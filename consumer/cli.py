@@ -129,7 +129,8 @@ def check(
     ] = False,
 ) -> None:
     """Connects to everything that is configured - queue, lake, each platform, the log's key - and
-    says in plain words what is wrong and what to do. The exit code is 0 when all is well.
+    says in plain words what is wrong and what to do; warns of what is unsafe. The exit code is 0
+    when nothing fails.
 
     Example: `groundwire check`, or `groundwire check --defaults > groundwire.toml`
     """
@@ -143,9 +144,10 @@ def check(
     async def trying(found: Settings) -> bool:
         well = True
         async for one in checks(found):
-            mark = "[green]ok  [/green]" if one.ok else "[red]FAIL[/red]"
+            good = "[yellow]warn[/yellow]" if one.warning else "[green]ok  [/green]"
+            mark = good if one.ok else "[red]FAIL[/red]"
             out.print(f"{mark} {escape(one.what)}: {escape(one.said)}")
-            if one.advice and not one.ok:
+            if one.advice and (one.warning or not one.ok):
                 out.print(f"     {escape(one.advice)}")
             well = well and one.ok
         return well
