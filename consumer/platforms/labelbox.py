@@ -10,6 +10,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -107,14 +108,15 @@ class Labelbox:
             timeout_s=limits.answer_s,
             max_bytes=limits.answer_bytes,
         )
-        self._exports = Exports(
+        made = partial(
+            Exports,
             self._graphql,
             downloader,
             sleep=sleep,
             timeout_s=limits.export_s,
             max_bytes=limits.export_bytes,
         )
-        self._listing = Listing(self._exports)
+        self._exports, self._listing = made(), Listing(made(patient=True))
 
     async def close(self) -> None:
         await self._graphql.close()

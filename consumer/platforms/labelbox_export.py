@@ -6,17 +6,22 @@ errors, never fewer rows. The presigned file is fetched without our key.
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 from consumer.download import Downloader
 from consumer.errors import Permanent, Transient
 from consumer.platforms.labelbox_graphql import GraphQL, Json, child, count_of, text_of
+from consumer.platforms.patience import patient, presigned
 from consumer.ports import Sleep
+
+T = TypeVar("T")
 
 MAX_IDS = 2_000  # of one filter, by the vendor's limits page
 MAX_LINE_BYTES = 64 << 20  # of one row, where rows go through a file
@@ -54,7 +59,7 @@ _USER = "query GetUserPyApi{user{id}}"
 
 
 class Exports:
-    """Export jobs of one account."""
+    """Export jobs of one account. A ``patient`` one asks again what failed, for a while."""
 
     def __init__(
         self,
@@ -64,12 +69,14 @@ class Exports:
         sleep: Sleep,
         timeout_s: float,
         max_bytes: int,
+        patient: bool = False,
     ) -> None:
         self._graphql = graphql
         self._downloader = downloader
         self._sleep = sleep
         self._timeout_s = timeout_s
         self._max_bytes = max_bytes
+        self._patient = patient
         self._user: str | None = None
 
     async def run(self, project: str, row_ids: Sequence[str], details: Sequence[str]) -> str:
@@ -82,9 +89,9 @@ class Exports:
 
     async def search(self, project: str, query: Sequence[Json], details: Sequence[str]) -> str:
         """As `run`, for the rows that all filters of a search query name."""
-        job = await self._start(project, query, details)
+        job = await self._call(lambda: self._start(project, query, details))
         waited = 0.0
-        while (status := await self._status(job)) == "IN_PROGRESS":
+        while (status := await self._call(lambda: self._status(job))) == "IN_PROGRESS":
             if waited >= self._timeout_s:
                 raise Transient("export-timeout", "the export job does not end", shared=True)
             await self._sleep(POLL_S)
@@ -132,7 +139,8 @@ class Exports:
 
     async def _header(self, job: str, stream: str) -> Json | None:
         """The size of a job's stream; None when there is none."""
-        data = await self._graphql.ask(_HEADER, {"where": {"id": job}, "streamType": stream})
+        asked = {"where": {"id": job}, "streamType": stream}
+        data = await self._call(lambda: self._graphql.ask(_HEADER, asked))
         header = child(data, "task").get("exportMetadataHeader")
         return header if isinstance(header, dict) and count_of(header, "totalSize") > 0 else None
 
@@ -160,46 +168,55 @@ class Exports:
             raise Transient("export-incomplete", "the export reports errors beside its rows")
         header = await self._header(job, "RESULT")
         total = 0 if header is None else count_of(header, "totalSize")
-        lines = 0 if header is None else count_of(header, "totalLines")
-        offset, rest, came = 0, b"", 0
+        told = 0 if header is None else count_of(header, "totalLines")
+        lines, offset = _Lines(), 0
         while offset < total:
-            piece, path = await self._place(job, offset), folder / f"piece-{offset}"
-            await self._save(piece, path)
+            path = folder / f"piece-{offset}"
+            piece = await self._call(partial(self._save, job, offset, path))
             with path.open("rb") as file:
                 file.seek(offset - piece.start)
-                while part := file.readline(MAX_LINE_BYTES + 1 - len(rest)):
-                    rest += part
-                    if rest.endswith(b"\n"):
-                        line, rest = rest.strip(), b""
-                        if line:
-                            came += 1
-                            yield _row(line)
-                    elif len(rest) > MAX_LINE_BYTES:
-                        raise Permanent("export-too-large", f"a row over {MAX_LINE_BYTES} bytes")
+                for line in lines.whole(file):
+                    yield _row(line)
             path.unlink()
             offset = piece.end + 1
-        if rest.strip():
-            came += 1
-            yield _row(rest)
-        if came < lines:
-            raise Transient("export-incomplete", f"{came} of {lines} rows came")
+        if lines.rest.strip():
+            lines.came += 1
+            yield _row(lines.rest)
+        if lines.came < told:
+            raise Transient("export-incomplete", f"{lines.came} of {told} rows came")
+
+    async def _call(self, call: Callable[[], Awaitable[T]]) -> T:
+        return await (patient(call, self._sleep) if self._patient else call())
 
     async def _piece(self, job: str, offset: int) -> tuple[int, bytes]:
         """(last byte, bytes from ``offset`` on) of the piece that holds ``offset``."""
-        piece = await self._place(job, offset)
-        if piece.size > self._max_bytes:
-            raise _senseless()
-        with _all_the_same():
-            data = await self._downloader.get(piece.url, max_bytes=piece.size)
+
+        async def fetch() -> tuple[_Piece, bytes]:
+            piece = await self._place(job, offset)
+            if piece.size > self._max_bytes:
+                raise _senseless()
+            with _all_the_same():
+                return piece, await self._downloader.get(piece.url, max_bytes=piece.size)
+
+        piece, data = await presigned(fetch)
         if len(data) != piece.size:
             raise _cut_off()
         return piece.end, data[offset - piece.start :]
 
-    async def _save(self, piece: _Piece, path: Path) -> None:
-        with _all_the_same():
-            _, size = await self._downloader.save(piece.url, path, max_bytes=piece.size)
+    async def _save(self, job: str, offset: int, path: Path) -> _Piece:
+        """The piece that holds ``offset``, in a new file."""
+
+        async def fetch() -> tuple[_Piece, int]:
+            piece = await self._place(job, offset)
+            await asyncio.to_thread(path.unlink, missing_ok=True)
+            with _all_the_same():
+                _, size = await self._downloader.save(piece.url, path, max_bytes=piece.size)
+            return piece, size
+
+        piece, size = await presigned(fetch)
         if size != piece.size:
             raise _cut_off()
+        return piece
 
     async def _place(self, job: str, offset: int) -> _Piece:
         where = {"where": {"id": job}, "streamType": "RESULT", "offset": str(offset)}
@@ -223,6 +240,27 @@ class _Piece:
     @property
     def size(self) -> int:
         return self.end - self.start + 1
+
+
+@dataclass(slots=True)
+class _Lines:
+    """The lines of a job's file, which may begin in one piece and end in another."""
+
+    rest: bytes = b""
+    came: int = 0
+
+    def whole(self, file: BinaryIO) -> Iterator[bytes]:
+        """Those that end in this piece. Raises ``Permanent`` for one that is too long."""
+        while part := file.readline(MAX_LINE_BYTES + 1 - len(self.rest)):
+            self.rest += part
+            if not part.endswith(b"\n"):
+                if len(self.rest) > MAX_LINE_BYTES:
+                    raise Permanent("export-too-large", f"a row over {MAX_LINE_BYTES} bytes")
+                continue
+            line, self.rest = self.rest.strip(), b""
+            if line:
+                self.came += 1
+                yield line
 
 
 @contextmanager

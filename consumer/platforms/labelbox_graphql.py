@@ -144,7 +144,7 @@ def text_of(value: Json, name: str) -> str:
 
 def count_of(value: Json, name: str) -> int:
     count = value.get(name)
-    if isinstance(count, str) and count.isascii() and count.isdigit():
+    if isinstance(count, str) and re.fullmatch(r"[0-9]{1,18}", count):
         count = int(count)
     if not isinstance(count, int) or isinstance(count, bool) or count < 0:
         raise unreadable()

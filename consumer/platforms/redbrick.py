@@ -30,6 +30,7 @@ from consumer.model import (
     timestamp,
 )
 from consumer.platforms import redbrick_queries as queries
+from consumer.platforms.patience import presigned
 from consumer.platforms.redbrick_api import RedBrickApi
 from consumer.platforms.redbrick_document import images_of
 from consumer.platforms.redbrick_images import ImageSaver
@@ -46,7 +47,7 @@ from consumer.platforms.redbrick_versions import (
     version_of,
 )
 from consumer.platforms.redbrick_webhook import events_of
-from consumer.ports import SavedImage
+from consumer.ports import SavedImage, Sleep
 from consumer.sightings import Page, Window
 from consumer.signature import token_matches
 
@@ -77,6 +78,7 @@ class RedBrick:
         classes: Sequence[ClassRule] = (),
         max_image_bytes: int = 16 << 30,
         timeout_s: float = 30.0,
+        sleep: Sleep = asyncio.sleep,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.source = source
@@ -88,7 +90,7 @@ class RedBrick:
         self._clock = clock
         self._api = RedBrickApi(api_url, api_key, timeout_s=timeout_s)
         self._projects = Projects(self._api, organization, clock)
-        self._listing = Listing(self._api, organization, self._projects, self._final)
+        self._listing = Listing(self._api, organization, self._projects, self._final, sleep)
         self._variant = Variant(masks, tuple(classes))
         self._images = ImageSaver(self._presigned, downloader, max_bytes=max_image_bytes)
         self._labels: OrderedDict[tuple[str, str], bytes] = OrderedDict()
@@ -146,7 +148,7 @@ class RedBrick:
     async def download(self, snapshot: TaskSnapshot, mask: Mask) -> bytes:
         """Presigned when it is wanted, and fetched without a credential, as presigned URLs want."""
         storage, path = json.loads(mask.reference)
-        return await self._downloader.get(await self._opened(storage, path))
+        return await self._stored(storage, path)
 
     async def save_images(
         self, snapshot: TaskSnapshot, series: Series, folder: Path
@@ -207,8 +209,8 @@ class RedBrick:
         known = (version.td_id or "", version.labels_path)
         data = self._labels.pop(known, None)
         if data is None:
-            url = await self._opened(version.storage, version.labels_path)
-            data = _unpacked(await self._downloader.get(url, max_bytes=MAX_LABELS_BYTES))
+            stored = self._stored(version.storage, version.labels_path, MAX_LABELS_BYTES)
+            data = _unpacked(await stored)
         if version.td_id and len(data) <= _SMALL:
             self._labels[known] = data
             while len(self._labels) > _REMEMBERED_LABELS:
@@ -220,6 +222,13 @@ class RedBrick:
         if not isinstance(labels, list):
             raise Transient("labels-malformed", "the file of labels is not a list")
         return labels
+
+    async def _stored(self, storage: str, path: str, max_bytes: int | None = None) -> bytes:
+        async def fetch() -> bytes:
+            url = await self._opened(storage, path)
+            return await self._downloader.get(url, max_bytes=max_bytes)
+
+        return await presigned(fetch)
 
     async def _opened(self, storage: str, path: str) -> str:
         (url,) = await self._presigned(storage, [path])

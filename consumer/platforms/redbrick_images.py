@@ -14,6 +14,7 @@ from pathlib import Path
 from consumer.download import Downloader
 from consumer.errors import Permanent, Refused, Transient
 from consumer.model import Image
+from consumer.platforms.patience import presigned
 from consumer.ports import SavedImage
 
 MAX_FILES = 20_000  # of one series
@@ -71,13 +72,14 @@ class ImageSaver:
 
     async def _one(self, image: Image, url: str, path: Path, budget: _Budget) -> SavedImage:
         async with self._gate:
-            try:
-                sha256, size = await self._downloader.save(url, path, spend=budget.spend)
-            except Transient as error:
-                if error.reason != "download-refused":
-                    raise
-                (url,) = await self._urls([json.loads(image.reference)])  # the first expired
-                sha256, size = await self._downloader.save(url, path, spend=budget.spend)
+            waiting = [url]
+
+            async def fetch() -> tuple[str, int]:
+                (now,) = waiting or await self._urls([json.loads(image.reference)])
+                waiting.clear()
+                return await self._downloader.save(now, path, spend=budget.spend)
+
+            sha256, size = await presigned(fetch)
         return SavedImage(name=image.name, path=path, sha256=sha256, size=size)
 
     async def _urls(self, places: Sequence[tuple[str, str]]) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from consumer.errors import Permanent, Transient
 from consumer.platforms import redbrick_queries as queries
+from consumer.platforms.patience import patient
 from consumer.platforms.redbrick_api import RedBrickApi
 from consumer.platforms.redbrick_document import is_merged
 from consumer.platforms.redbrick_history import history_of, uploaded_versions
@@ -22,6 +23,7 @@ from consumer.platforms.redbrick_snapshot import WORKED_ON, ProjectFacts, active
 from consumer.platforms.redbrick_values import moment
 from consumer.platforms.redbrick_versions import parts_of, version_of
 from consumer.platforms.texts import short, time_text
+from consumer.ports import Sleep
 from consumer.sightings import Page, Sighting, Window
 
 PAGE = 100  # tasks that are asked for at once
@@ -36,21 +38,28 @@ class Listing:
     """The listings of one organization's projects; ``final`` as `snapshot_of` takes it."""
 
     def __init__(
-        self, api: RedBrickApi, organization: str, projects: Projects, final: Collection[str]
+        self,
+        api: RedBrickApi,
+        organization: str,
+        projects: Projects,
+        final: Collection[str],
+        sleep: Sleep,
     ) -> None:
         self._api = api
         self._organization = organization
         self._projects = projects
         self._final = final
+        self._sleep = sleep
 
     async def now(self) -> str:
         _, now = await self._api.ask_when(queries.WHO_ASKS, {})
         return now
 
     async def changed_since(self, project: str, window: Window) -> AsyncIterator[Page]:
-        """Raises ``Transient`` or ``Permanent``. Only ``window.since`` is for the platform."""
+        """Raises ``Transient`` or ``Permanent``; a page that fails is asked for again. Only
+        ``window.since`` is for the platform."""
         for _ in range(MAX_ROUNDS):
-            facts = await self._projects.facts(project)
+            facts = await patient(lambda: self._projects.facts(project), self._sleep)
             listed = _Round()
             async for told in self._pages(project, window.since, facts):
                 listed.add(told)
@@ -73,7 +82,7 @@ class Listing:
         }
         query, seen = queries.page(consensus=facts.consensus), set[str]()
         for _ in range(MAX_PAGES):
-            told = _told(*await self._api.ask_when(query, variables))
+            told = await patient(lambda: self._told(query, variables), self._sleep)
             yield told
             if told.cursor is None:
                 return
@@ -82,6 +91,9 @@ class Listing:
             seen.add(told.cursor)
             variables["after"] = told.cursor
         raise Permanent("platform-listing-endless", f"more than {MAX_PAGES} pages")
+
+    async def _told(self, query: str, variables: Json) -> _Told:
+        return _told(*await self._api.ask_when(query, variables))
 
 
 @dataclass(frozen=True, slots=True)
