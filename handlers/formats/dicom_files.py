@@ -118,7 +118,7 @@ def _read(
             specific_tags=wanted,
         )
         at, length, words = _pixels(body, little)
-    except GroundwireError:
+    except (GroundwireError, MemoryError):
         raise
     except Exception as error:  # whatever a damaged file makes of the parser
         raise Refused("dicom-damaged", f"{shown(name)}: the header cannot be parsed") from error

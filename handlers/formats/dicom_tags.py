@@ -91,6 +91,8 @@ class Tags:
                 raise self.bad(keyword, f"over {MAX_ITEMS} items")
             try:
                 element = convert_raw_data_element(element)
+            except MemoryError:
+                raise
             except Exception as error:  # whatever damaged bytes make of the parser
                 raise self.bad(keyword, "cannot be parsed") from error
         if not all(isinstance(item, Dataset) for item in element.value or ()):
@@ -124,6 +126,8 @@ class Tags:
             return None
         try:
             return self.dataset.get_item(tag)
+        except MemoryError:
+            raise
         except Exception as error:  # an empty element of an unknown kind
             raise self.bad(keyword, "cannot be parsed") from error
 
