@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import nibabel
 import numpy as np
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -40,6 +40,7 @@ from tests.faults import changing_platform as platform
 from tests.faults.changing_platform import SHAPE, Account, Task, Voxels, World, voxels_of
 from tests.faults.two_exporters import Crash, Exporters, Waiting
 from tests.handlers.export_house import House, OneWork
+from tests.seeds import seeds
 
 TASKS = ("one", "two")
 RULES = (
@@ -315,10 +316,10 @@ def is_crash(result: Result) -> bool:
     return isinstance(result, Transient | Permanent) and result.reason == "export-crashed"
 
 
-TestExportMachine = ExportMachine.TestCase
+TestExportMachine = seed(seeds().start)(ExportMachine).TestCase
 TestExportMachine.settings = settings(
-    derandomize=True,
-    max_examples=120,
+    database=None,
+    max_examples=3 * len(seeds()),
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=list(HealthCheck),
