@@ -1,4 +1,5 @@
-"""One lane's loop: take, handle, settle. It has no opinions: `retry.decide` has them.
+"""One lane's loop: take, handle, settle. It has no opinions: `retry.decide` has them about one
+failure, `outage` about failures that many share, `suspects` about what kills its process.
 
 Acknowledging comes last, so a crash repeats work and every step may be repeated. Exactly one verb
 is called on each lease. An exclusive lane is retried in place, in order, until it works: nothing of
@@ -9,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import islice
@@ -17,13 +19,17 @@ from typing import Any, cast
 
 from consumer.errors import Permanent, Transient
 from consumer.model import Change, Failure, Outcome, Record, timestamp
+from consumer.outage import HELD_PER_S, Began, Ended, Outages, Trial, Verdict, source_of
 from consumer.ports import Handler, Lease, Ports, Queue, Result, Sleep, Work
 from consumer.retry import Bury, Policy, Retry, backoff_s, decide
+from consumer.suspects import KILLS, Room, groups, kills
 from consumer.telemetry import Metrics, about, logger
 
 IDS_IN_A_LINE = 10
 LONGEST_STANDSTILL_S = 30.0  # after an outage an exclusive lane goes on within it
 UNSETTLED = Transient("handler-unsettled", "the handler gave no result")
+PAUSED = "source-paused"
+MOST_UNTOLD = 100  # records of pauses that the queue has not taken yet
 
 
 @dataclass(slots=True)
@@ -39,6 +45,13 @@ class Dispatcher:
     concurrency: int = 4
     sleep: Sleep = asyncio.sleep
     random: Callable[[], float] = random.random
+    monotonic: Callable[[], float] = time.monotonic
+    _outages: Outages = field(init=False)
+    _room: Room = field(init=False, default_factory=Room)
+    _untold: list[Record] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._outages = Outages(self.monotonic, self.random)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until ``stop`` is set; what is leased by then is finished or, when this is cancelled,
@@ -53,31 +66,64 @@ class Dispatcher:
         while not stop.is_set():
             try:
                 batch = await _unless(stop, self.queue.take(self.handler.LANE))
-                if batch:
-                    await self.dispatch(batch, stop)
+                if batch and (held := await self.dispatch(batch, stop)):
+                    await _unless(stop, self.sleep(held / HELD_PER_S))
                 failures = 0
             except (Transient, Permanent) as error:
                 failures += 1
                 logger().warning("lane waits", lane=self._lane, reason=error.reason)
                 await _unless(stop, self.sleep(backoff_s(failures, self.policy, self.random)))
 
-    async def dispatch(self, batch: Sequence[Lease], stop: asyncio.Event) -> None:
-        """Handles one batch and settles every lease of it."""
+    async def dispatch(self, batch: Sequence[Lease], stop: asyncio.Event) -> int:
+        """Handles one batch and settles every lease of it. Returns how many of it were given back
+        because their sources are paused; 0 when any was handled."""
         if self.handler.LANE.exclusive:
             await self._in_place(batch, stop)
-            return
-        fresh = [lease for lease in batch if lease.attempt <= self.policy.attempts]
-        open_leases = {id(lease): lease for lease in batch}
+            return 0
+        held = 0
+        for group in groups(batch):
+            async with self._room.enter(alone=group.alone):
+                held += await self._try(group.leases)
+        return held if held == len(batch) else 0
+
+    async def _try(self, batch: Sequence[Lease]) -> int:
+        """Handles those whose sources are not paused; returns how many were given back."""
+        given_up = {id(lease): why for lease in batch if (why := self._given_up(lease))}
+        handed, held = self._outages.admit(it for it in batch if id(it) not in given_up)
+        trials = self._outages.trials(handed)
         recorded: set[str] = set()
-        async with aclosing(self._results(fresh)) as results:
+        try:
+            await asyncio.gather(*(self._hold(lease, after_s) for lease, after_s in held))
+            await self._handle(handed, trials, recorded)
+        finally:  # however it ended, no probe is out any longer
+            verdicts = [self._outages.judge(source, trial) for source, trial in trials.items()]
+        for verdict in verdicts:
+            await self._obey(verdict, recorded)
+        for lease in batch:
+            if why := given_up.get(id(lease)):
+                await self._settle(lease, why, recorded)
+        return len(held)
+
+    async def _handle(
+        self, handed: Sequence[Lease], trials: Mapping[str, Trial], recorded: set[str]
+    ) -> None:
+        """Settles each as it becomes known, but for failures that many share: those wait in their
+        trials until the others are known."""
+        open_leases = {id(lease): lease for lease in handed}
+        async with aclosing(self._results(handed)) as results:
             async for work, result in results:
                 lease = open_leases.pop(id(work))
-                await self._settle(lease, result, recorded)
-        for lease in open_leases.values():  # given up by the broker, or left by the handler
-            await self._settle(lease, _given_up(lease) or UNSETTLED, recorded)
+                if trials[source_of(lease)].note(lease, result):
+                    await self._settle(lease, result, recorded)
+        for lease in open_leases.values():
+            trials[source_of(lease)].note(lease, UNSETTLED)
+            await self._settle(lease, UNSETTLED, recorded)
 
     async def _results(self, batch: Sequence[Lease]) -> AsyncGenerator[tuple[Work, Result], None]:
-        """The handler's results; where it raises, the rest gets that as theirs."""
+        """The handler's results. Where it raises, the rest is handled one by one, so that only the
+        culprit gets that as its result; unless it says that all would fail alike."""
+        if not batch:
+            return
         left = {id(lease): lease for lease in batch}
         try:
             handling = self.handler.handle(batch, self.ports)
@@ -85,14 +131,77 @@ class Dispatcher:
                 async for work, result in results:
                     if left.pop(id(work), None) is not None:
                         yield work, result
+            return
         except (Transient, Permanent) as error:
-            for lease in left.values():
-                yield lease, error
+            failed = error
         except Exception as error:
             logger().exception("handler crashed", lane=self._lane, messages=_ids(left.values()))
-            crash = Transient("handler-crashed", f"unexpected {type(error).__name__}")
-            for lease in left.values():
-                yield lease, crash
+            failed = Transient("handler-crashed", f"unexpected {type(error).__name__}")
+        shared = isinstance(failed, Transient) and failed.shared
+        for lease in left.values():
+            if shared or len(batch) == 1:
+                yield lease, failed
+                continue
+            async with aclosing(self._results([lease])) as results:
+                async for alone in results:
+                    yield alone
+
+    def _given_up(self, lease: Lease) -> Permanent | None:
+        """Why a lease is to be buried without being handled."""
+        if kills(lease):
+            return KILLS
+        if lease.attempt <= self.policy.attempts:
+            return None
+        last = lease.failure
+        return Permanent(last.reason, last.message) if last else Permanent("out-of-attempts")
+
+    async def _hold(self, lease: Lease, after_s: float) -> None:
+        """Back it goes as it came: it was not tried."""
+        at = timestamp(self.ports.clock())
+        paused = Failure(reason=PAUSED, message="its source is paused", at=at)
+        await lease.retry(after_s, lease.failure or paused, counted=False)
+
+    async def _obey(self, verdict: Verdict, recorded: set[str]) -> None:
+        if verdict.change is not None:
+            self._announce(verdict.change)
+        await self._tell_log()
+        for lease, error in verdict.own:
+            await self._settle(lease, error, recorded)
+        for _, error, _ in verdict.later:
+            self.metrics.retried(self._lane, error.reason)
+        await asyncio.gather(
+            *(
+                lease.retry(after_s, lease.failure or self._failure(error), counted=False)
+                for lease, error, after_s in verdict.later
+            )
+        )
+
+    def _announce(self, change: Began | Ended) -> None:
+        """One line at the beginning of an outage, one at its end, however many events wait."""
+        at, source = timestamp(self.ports.clock()), change.source
+        fields: dict[str, Any] = {"lane": self._lane, "source": source}
+        if isinstance(change, Began):
+            kind, fields["reason"] = "paused", change.error.reason
+            said = {"detail": change.error.message, "after_s": round(change.after_s, 1)}
+            logger().error("source paused", **fields, **said)
+        else:
+            kind, fields["reason"] = "resumed", change.reason
+            fields["lasted_s"] = round(change.lasted_s)
+            logger().warning("source resumed", **fields)
+        self.metrics.source_paused(source, fields["reason"], paused=kind == "paused")
+        record = Record(id=f"{self._lane}:{source}:{at}", kind=kind, fields=fields)
+        self._untold = [*self._untold, record][-MOST_UNTOLD:]
+
+    async def _tell_log(self) -> None:
+        """When the queue takes no record now, the next batch's turn tries again."""
+        untold, self._untold = self._untold, []
+        if not untold:
+            return
+        try:
+            await self.queue.put(untold)
+        except (Transient, Permanent) as error:
+            logger().warning("not told", reason=error.reason)
+            self._untold = [*untold, *self._untold][-MOST_UNTOLD:]
 
     async def _settle(self, lease: Lease, result: Result, recorded: set[str]) -> None:
         """What happened is on its way into the log before the lease gets its one verb; when the
@@ -107,7 +216,8 @@ class Dispatcher:
                     self._tell(result)
             except (Transient, Permanent) as error:
                 logger().warning("not settled", reason=error.reason)
-                await lease.retry(self.policy.base_s, self._failure(error))
+                counted = not (isinstance(error, Transient) and error.shared)
+                await lease.retry(self.policy.base_s, self._failure(error), counted=counted)
                 return
             if isinstance(result, Transient | Permanent):
                 await self._give_back(lease, result, decision)
@@ -200,13 +310,6 @@ class Dispatcher:
     @property
     def _lane(self) -> str:
         return self.handler.LANE.name
-
-
-def _given_up(lease: Lease) -> Permanent | None:
-    """Why a lease that nobody handled is to be buried: the broker stopped delivering it, mostly."""
-    if lease.failure is None:
-        return None
-    return Permanent(lease.failure.reason, lease.failure.message)
 
 
 def _ids(leases: Iterable[Lease]) -> list[str]:

@@ -113,9 +113,18 @@ class Work(Protocol):
         """Why the try before this one failed."""
 
 
+ALONE_AFTER = 2
+
+
 class Lease(Work, Protocol):
     """A message that is ours until one verb is called, once. A verb on a lease that was lost
     (time, connection) does nothing: the message is, or will be, somebody else's."""
+
+    @property
+    def losses(self) -> int:
+        """How often it was handed out and lost with the process that had it, since its last verb,
+        as far as the queue can tell. From `ALONE_AFTER` on it comes in a batch of its own, and
+        only what is lost while it is handled so counts as another."""
 
     async def ack(self) -> None:
         """It is done: remove it."""

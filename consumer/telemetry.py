@@ -84,6 +84,9 @@ class Metrics:
             registry, "retries", "Messages to be tried again", "lane", "reason"
         )
         self._buried = _counter(registry, "buried", "Messages given up", "lane", "reason")
+        self._paused = _gauge(
+            registry, "source_paused", "1 while a source is not asked", "source", "reason"
+        )
         self._not_made = _counter(
             registry, "not_made", "Files that could not be made rightly", "source", "reason"
         )
@@ -162,6 +165,10 @@ class Metrics:
 
     def buried(self, lane: str, reason: str) -> None:
         self._buried.labels(lane, self._reason(reason)).inc()
+
+    def source_paused(self, source: str, reason: str, *, paused: bool) -> None:
+        """A source's outage began or ended in this process."""
+        self._paused.labels(self._source(source), self._reason(reason)).set(1 if paused else 0)
 
     def not_made(self, source: str, reason: str) -> None:
         """A file of a new revision was refused: a volume, an image, a DICOM object."""

@@ -36,7 +36,7 @@ from consumer.model import (
 )
 from consumer.ports import Ports, Result, Work
 from handlers import layout, pointers, revisions
-from handlers.privacy import without_addresses
+from handlers.answers import Answer, crash, fetch, fetch_apart
 from handlers.threads import together
 
 LANE = LaneSpec(name="export", wants=("event",), batch=64, linger_s=0.02)
@@ -44,8 +44,6 @@ LANE = LaneSpec(name="export", wants=("event",), batch=64, linger_s=0.02)
 TASKS_AT_ONCE = 8
 RACES = 5  # lost in a row before the event waits
 SHOWING_TRIES = 3  # fetches that may fail to show the event that announced a change
-
-Answer = TaskSnapshot | Missing | Transient | Permanent
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +82,8 @@ async def _export_all(
 
     async def source(keys: Sequence[TaskKey]) -> None:
         found = await _read_all(keys, ports)
-        answers = await _fetch(keys, ports)
-        await together(task(key, found[key], answers[key]) for key in keys)
+        answers = await fetch_apart({key: works[key] for key in keys}, ports)
+        await together(task(key, found[key], answer) for key, answer in answers.items())
 
     async def task(key: TaskKey, found: Found | Transient | Permanent, answer: Answer) -> None:
         async with gate:
@@ -108,7 +106,7 @@ async def _read_all(
             except (Transient, Permanent) as error:
                 return error
             except Exception as error:
-                return _crash(error)
+                return crash(error)
 
     found = dict(zip(keys, await together(one(key) for key in keys), strict=True))
     carried = {
@@ -138,13 +136,6 @@ async def _not_told(
     return {}
 
 
-def _crash(error: Exception) -> Transient:
-    """One task's surprise is its own, and is seen in the log lines."""
-    crash = Transient("export-crashed", f"unexpected {type(error).__name__}")
-    crash.__cause__ = error
-    return crash
-
-
 async def _read(key: TaskKey, ports: Ports) -> Found:
     place = layout.pointer_key(ports.project_key(key), key.task)
     stored = await ports.store.read(place)
@@ -157,35 +148,6 @@ async def _read(key: TaskKey, ports: Ports) -> Found:
         raise Permanent("pointer-unreadable", said) from error
 
 
-async def _fetch(keys: Sequence[TaskKey], ports: Ports) -> dict[TaskKey, Answer]:
-    """One answer for each task. A group that fails is halved until the culprit stands alone;
-    a failure that all would share (credentials, rate limit, outage) is not asked for again."""
-    platform = ports.platforms.get(keys[0].source)
-    if platform is None:
-        gone = Permanent("unknown-source", f"no [sources.{keys[0].source}] is configured")
-        return dict.fromkeys(keys, gone)
-    try:
-        answers: dict[TaskKey, Answer] = dict(await platform.fetch(keys))
-    except Exception as raised:  # what nobody foresaw is halved like the rest
-        error = raised if isinstance(raised, Transient | Permanent) else _crash(raised)
-        if len(keys) == 1 or (isinstance(error, Transient) and error.shared):
-            return dict.fromkeys(keys, error)
-        half = len(keys) // 2
-        return {**await _fetch(keys[:half], ports), **await _fetch(keys[half:], ports)}
-    unanswered = Transient("no-answer", "the platform's answer leaves the task out")
-    return {key: _private(answers.get(key, unanswered), ports) for key in keys}
-
-
-def _private(answer: Answer, ports: Ports) -> Answer:
-    """As the rules want it; whatever is written or logged comes of this."""
-    if not isinstance(answer, TaskSnapshot):
-        return answer
-    try:
-        return without_addresses(answer, ports.rules[answer.source], ports.email_key)
-    except Permanent as error:
-        return error
-
-
 async def _settle_task(
     works: Sequence[Work], found: Found | Transient | Permanent, answer: Answer, ports: Ports
 ) -> list[tuple[Work, Result]]:
@@ -194,13 +156,13 @@ async def _settle_task(
         if isinstance(found, Transient | Permanent):
             raise found
         result: Result = await _move_until_won(works, found, answer, ports)
+        if isinstance(answer, TaskSnapshot):
+            return [(work, _not_showing(work, answer) or result) for work in works]
     except (Transient, Permanent) as error:
         result = error
     except Exception as error:
-        result = _crash(error)
-    if isinstance(result, Transient | Permanent) or not isinstance(answer, TaskSnapshot):
-        return [(work, result) for work in works]
-    return [(work, _not_showing(work, answer) or result) for work in works]
+        result = crash(error)
+    return [(work, result) for work in works]
 
 
 def _not_showing(work: Work, snapshot: TaskSnapshot) -> Transient | None:
@@ -229,7 +191,7 @@ async def _move_until_won(
             again = (await _read_all([key], ports))[key]
             if not isinstance(again, Found):
                 raise again from None
-            found, answer = again, (await _fetch([key], ports))[key]
+            found, answer = again, (await fetch([key], ports))[key]
     raise Transient("pointer-contended", f"lost {RACES} races for one pointer")
 
 

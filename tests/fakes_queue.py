@@ -22,6 +22,7 @@ class FakeLease:
     attempt: int
     failure: Failure | None
     verb: str | None = None
+    losses: int = 0
 
     async def ack(self) -> None:
         self._once("ack")

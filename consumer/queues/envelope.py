@@ -25,6 +25,8 @@ _ATTEMPT = "groundwire-attempt"
 _REASON = "groundwire-failure-reason"
 _FAILURE = "groundwire-failure-message"
 _FAILED_AT = "groundwire-failure-at"
+_LOST = "groundwire-lost"
+MAX_LOST = 32  # names that are read
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class Envelope:
     put_at: datetime
     attempt: int = 1
     failure: Failure | None = None
+    lost: tuple[str, ...] = ()  # who found, one after the other, that it had been lost
 
     def headers(self) -> Headers:
         headers: Headers = {
@@ -48,6 +51,8 @@ class Envelope:
             "cloudEvents:time": timestamp(self.put_at),
             _ATTEMPT: self.attempt,
         }
+        if self.lost:
+            headers[_LOST] = " ".join(self.lost)
         if self.failure:
             headers[_REASON] = self.failure.reason
             headers[_FAILURE] = self.failure.message[:MAX_FAILURE_CHARS]
@@ -60,11 +65,15 @@ class Envelope:
 
     def again(self, failure: Failure, *, counted: bool) -> Envelope:
         """The same for its next try."""
-        return replace(self, failure=failure, attempt=self.attempt + counted)
+        return replace(self, failure=failure, attempt=self.attempt + counted, lost=())
+
+    def found(self, finder: str) -> Envelope:
+        """The same after ``finder`` was given it and saw that somebody had had it before."""
+        return replace(self, lost=(*self.lost, finder))
 
     def anew(self, now: datetime) -> Envelope:
         """The same with its attempts forgotten."""
-        return replace(self, failure=None, attempt=1, put_at=now)
+        return replace(self, failure=None, attempt=1, put_at=now, lost=())
 
 
 def wrap(message: Message, now: datetime) -> Envelope:
@@ -91,6 +100,7 @@ def unwrap(
         put_at=_time(headers.get("cloudEvents:time"), now),
         attempt=_attempt(headers.get(_ATTEMPT)),
         failure=_failure(headers),
+        lost=tuple(_text(headers, _LOST, "").split()[:MAX_LOST]),
     )
 
 

@@ -3,13 +3,23 @@
 A lease belongs to the channel it came over. When that is gone the broker gives the message to
 somebody else, so the lease is stale and its verbs do nothing. Whatever a verb moves elsewhere is
 confirmed there before it is acknowledged here: a crash in between duplicates, never loses.
+
+What kills its process is told from what merely went down with it by this rule. The broker says that
+a message was given out before (``redelivered``, the same on every version; its counts are not). If
+this process held it then, the connection was lost and nobody died: it is handed out as ever. Else
+this process writes its name into the message, with a confirmed publish and before handing it out:
+the first time back into the lane, later into ``killed``, which is received one at a time. So there
+only what was out alone, to be handled, can be given out again; what merely waits there is not. A
+verb wipes the names, and nobody writes his twice: losing connections, a crowd of living processes
+can write no more names than it has members. An exclusive lane keeps its order instead.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
+import secrets
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,17 +30,16 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
 from consumer.errors import GroundwireError, Transient
 from consumer.model import Failure, LaneSpec, Message, timestamp
-from consumer.ports import Clock
+from consumer.ports import ALONE_AFTER, Clock
 from consumer.queues.body import UNREADABLE, readable
 from consumer.queues.broker import LOST, Broker, count, say_goodbye, within
 from consumer.queues.envelope import Envelope, unwrap
-from consumer.queues.topology import KILLED_AFTER, LaneTopology
+from consumer.queues.topology import LaneTopology
 
-KILLED = "delivery-limit"
-KILLED_ATTEMPT = 1_000_000  # over any limit
 PREFETCH_BATCHES = 2  # one being worked on, one on its way; fewer than one would never fill
 PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # between attempts to receive again
 ATTACH_S = 10.0
+MOST_SURVIVED = 65_535  # ids of messages whose connection was lost here
 
 _log = structlog.get_logger(__name__)
 
@@ -43,7 +52,7 @@ class RabbitLease:
 
     message: Message
     envelope: Envelope
-    killed: bool
+    alone: bool
     _channel: AbstractChannel
     _delivery: AbstractIncomingMessage
     _receiver: LaneReceiver
@@ -51,13 +60,15 @@ class RabbitLease:
 
     @property
     def attempt(self) -> int:
-        return KILLED_ATTEMPT if self.killed else self.envelope.attempt
+        return self.envelope.attempt
 
     @property
     def failure(self) -> Failure | None:
-        if not self.killed:
-            return self.envelope.failure
-        return self._receiver.killed_failure(self.envelope)
+        return self.envelope.failure
+
+    @property
+    def losses(self) -> int:
+        return max(len(self.envelope.lost), ALONE_AFTER if self.alone else 0)
 
     async def ack(self) -> None:
         if self._settle():
@@ -90,6 +101,8 @@ class LaneReceiver:
         self.topology = topology
         self._broker = broker
         self._prefetch = min(PREFETCH_BATCHES * lane.batch, 65535)
+        self._name = secrets.token_hex(4)
+        self._survived: OrderedDict[str, None] = OrderedDict()
         self._publish = publish
         self._clock = clock
         self._channel: AbstractChannel | None = None
@@ -120,7 +133,8 @@ class LaneReceiver:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(linger_s):
                     await self._until(batch)
-            leases = [self._arrived.popleft() for _ in range(min(batch, len(self._arrived)))]
+            size = 1 if self._arrived and self._arrived[0].alone else batch
+            leases = [self._arrived.popleft() for _ in range(min(size, len(self._arrived)))]
             self._leased.update(leases)
             if leases:
                 return leases
@@ -137,11 +151,6 @@ class LaneReceiver:
 
     def settled(self, lease: RabbitLease) -> None:
         self._leased.discard(lease)
-
-    def killed_failure(self, envelope: Envelope) -> Failure:
-        text = f"delivered {KILLED_AFTER} times without an answer"
-        at = envelope.failure.at if envelope.failure else timestamp(self._clock())
-        return Failure(reason=KILLED, message=text, at=at)
 
     async def acknowledge(self, delivery: AbstractIncomingMessage) -> None:
         with contextlib.suppress(*LOST):  # a lost channel: it will be delivered again
@@ -160,6 +169,7 @@ class LaneReceiver:
     async def _give_back(self, delivery: AbstractIncomingMessage) -> None:
         """Later, so that a message which cannot be moved does not circle as fast as it can."""
         await asyncio.sleep(PAUSES_S[-1])
+        self._survive(delivery.message_id or "")
         with contextlib.suppress(*LOST):
             await delivery.reject(requeue=True)
 
@@ -183,13 +193,15 @@ class LaneReceiver:
         try:
             for queue in (self.topology.killed, self.topology.ready):
                 await count(channel, queue)  # consuming from what is not there closes the channel
-            await channel.set_qos(prefetch_count=self._prefetch)
             underlay = await channel.get_underlay_channel()
             underlay.on_consumer_cancel_callbacks.add(lambda _: self._cancelled(channel))
             channel.close_callbacks.add(lambda *_: self._lost(channel))
             self._lost()
             self._channel = channel
+            watches = not self.topology.exclusive
             for queue, killed in ((self.topology.killed, True), (self.topology.ready, False)):
+                prefetch = 1 if killed and watches else self._prefetch
+                await channel.set_qos(prefetch_count=prefetch)  # of the next consumer only
                 source = await channel.get_queue(queue, ensure=False)
                 await source.consume(partial(self._received, channel, killed))
         except BaseException:
@@ -210,8 +222,35 @@ class LaneReceiver:
             failure = Failure(reason=UNREADABLE, message=text, at=timestamp(now))
             self._spawn(self.move(delivery, self.topology.dead, envelope.failed(failure)))
             return
-        self._arrived.append(RabbitLease(message, envelope, killed, channel, delivery, self))
+        if self.topology.exclusive:
+            self._arrive(RabbitLease(message, envelope, False, channel, delivery, self))
+        elif self._was_lost(delivery, envelope):
+            found = envelope.found(self._name)
+            again = killed or len(found.lost) >= ALONE_AFTER
+            target = self.topology.killed if again else self.topology.ready
+            self._spawn(self.move(delivery, target, found))
+        else:
+            self._arrive(RabbitLease(message, envelope, killed, channel, delivery, self))
+
+    def _arrive(self, lease: RabbitLease) -> None:
+        if lease.alone:
+            self._arrived.appendleft(lease)
+        else:
+            self._arrived.append(lease)
         self._changed.set()
+
+    def _was_lost(self, delivery: AbstractIncomingMessage, envelope: Envelope) -> bool:
+        """Whether another process had it, which may be dead."""
+        if not delivery.redelivered:
+            return False
+        survived = envelope.message_id in self._survived
+        self._survived.pop(envelope.message_id, None)
+        return not survived and self._name not in envelope.lost
+
+    def _survive(self, message_id: str) -> None:
+        self._survived[message_id] = None
+        if len(self._survived) > MOST_SURVIVED:
+            self._survived.popitem(last=False)
 
     async def _until(self, size: int) -> None:
         """Until so many have arrived, or the channel is lost."""
@@ -227,6 +266,8 @@ class LaneReceiver:
         """Forgets what the lost channel brought; a newer channel's messages stay."""
         if channel is not None and channel is not self._channel:
             return
+        for lease in (*self._arrived, *self._leased):
+            self._survive(lease.envelope.message_id)
         self._arrived.clear()
         self._leased.clear()
         self._changed.set()

@@ -24,7 +24,7 @@ import structlog
 
 from consumer.errors import Transient
 from consumer.model import DeadLetter, Failure, LaneSpec, Message, timestamp
-from consumer.ports import Clock, LaneDepth, Lease
+from consumer.ports import ALONE_AFTER, Clock, LaneDepth, Lease
 from consumer.queues import sqlite_rows as rows
 from consumer.queues.body import UNREADABLE, readable, to_bytes
 from consumer.queues.sqlite_file import SqliteFile
@@ -58,6 +58,10 @@ class SqliteLease:
     @property
     def failure(self) -> Failure | None:
         return self.row.failure
+
+    @property
+    def losses(self) -> int:
+        return self.row.losses
 
     async def ack(self) -> None:
         await self._queue.settle(self.row, lambda db, now: rows.remove(db, self.row, now))
@@ -101,6 +105,7 @@ class SqliteQueue:
         self._holders = Holders(path.with_name(f"{path.name}-holders"), self._holder)
         self._claims = count(1)
         self._held: dict[int, Row] = {}
+        self._alone: Row | None = None  # the last that was leased by itself
         self._woken = {name: asyncio.Event() for name in self._lanes}
         self._renewal: asyncio.Task[None] | None = None
         self._unclaims: set[asyncio.Task[None]] = set()
@@ -108,6 +113,7 @@ class SqliteQueue:
 
     async def open(self) -> None:
         await self._file.open()
+        await self._file.write(rows.complete)
         await self._file.read(lambda _: self._holders.enter())
         self._renewal = asyncio.create_task(self._stay_alive())
 
@@ -243,14 +249,31 @@ class SqliteQueue:
             db, lane.name, holder=self._holder, now=now, until=until
         ):
             return []
+        limit, most_losses = self._portion(db, lane, now)
         found: list[tuple[Row, Message]] = []
-        for row in rows.lease(db, lane.name, lane.batch, token=token, now=now, until=until):
+        for row in rows.lease(
+            db, lane.name, limit, token=token, now=now, until=until, most_losses=most_losses
+        ):
+            if row.alone and not lane.exclusive:
+                self._alone = row
             message = readable(row.body)
             if message is None:
                 rows.bury(db, row, now=now, failure=self._unreadable())
             else:
                 found.append((row, message))
         return found
+
+    def _portion(
+        self, db: sqlite3.Connection, lane: LaneSpec, now: float
+    ) -> tuple[int, int | None]:
+        """How many rows to lease, and how often those may have been lost: what was lost too often
+        comes by itself, and not while another such is out. An exclusive lane keeps its order."""
+        if lane.exclusive:
+            return lane.batch, None
+        out = self._alone is not None and rows.is_leased(db, self._alone, now)
+        if not out and rows.next_losses(db, lane.name, now) >= ALONE_AFTER:
+            return 1, None
+        return lane.batch, ALONE_AFTER - 1
 
     async def _unclaim(self, claim: asyncio.Future[list[tuple[Row, Message]]]) -> None:
         """Gives back what a cancelled `take` was about to return."""

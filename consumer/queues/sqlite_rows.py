@@ -3,6 +3,12 @@
 A row is leased while ``leased_until`` lies ahead, to whoever holds its ``token``, which begins with
 the holder's name; a lapsed lease is no lease. Times are seconds since the epoch, as the caller's
 clock tells them. Rows keep their ``seq`` for life, so what is given back stands where it stood.
+
+``losses`` counts, since a row's last verb, the leases that ended with their process. A row that was
+lost `ALONE_AFTER` times is leased in a batch of its own, one at a time by each holder, and from
+there on only a death that the kernel told (`lapse`) counts: a lease whose time ran out may be that
+of a process which was stopped, or of a file without locks, so it makes a row suspect, no more.
+Leases that are given back count nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from consumer.model import DeadLetter, Failure, decode, encode
-from consumer.ports import LaneDepth
+from consumer.ports import ALONE_AFTER, LaneDepth
 from consumer.queues.body import shown
 
 SCHEMA = """
@@ -26,7 +32,8 @@ CREATE TABLE IF NOT EXISTS messages (
     attempt INTEGER NOT NULL DEFAULT 1,
     failure BLOB,
     token TEXT,
-    leased_until REAL NOT NULL DEFAULT 0
+    leased_until REAL NOT NULL DEFAULT 0,
+    losses INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX IF NOT EXISTS messages_by_lane ON messages (lane, seq);
 CREATE INDEX IF NOT EXISTS messages_by_id ON messages (lane, id);
@@ -58,6 +65,18 @@ class Row:
     body: bytes
     attempt: int
     failure: Failure | None
+    losses: int = 0
+
+    @property
+    def alone(self) -> bool:
+        return self.losses >= ALONE_AFTER
+
+
+def complete(db: Connection) -> None:
+    """Adds what files of earlier releases do not have."""
+    columns = {name for _, name, *_ in db.execute("PRAGMA table_info(messages)")}
+    if "losses" not in columns:
+        db.execute("ALTER TABLE messages ADD COLUMN losses INTEGER NOT NULL DEFAULT 0")
 
 
 def insert(db: Connection, lane: str, message_id: str, body: bytes, now: float) -> None:
@@ -85,20 +104,50 @@ def due(db: Connection, lane: str, limit: int, now: float) -> int:
 
 
 def lease(
-    db: Connection, lane: str, limit: int, *, token: str, now: float, until: float
+    db: Connection,
+    lane: str,
+    limit: int,
+    *,
+    token: str,
+    now: float,
+    until: float,
+    most_losses: int | None = None,
 ) -> list[Row]:
-    """Leases the oldest rows that are due."""
+    """Leases the oldest rows that are due and were not lost more often than that. A token that is
+    still there is of a lease whose time ran out: that was lost, too."""
     found = db.execute(
-        "SELECT seq, body, attempt, failure FROM messages"
-        " WHERE lane = ? AND due_at <= ? AND leased_until <= ? ORDER BY seq LIMIT ?",
-        (lane, now, now, limit),
+        "SELECT seq, body, attempt, failure, losses + (token IS NOT NULL AND losses < :alone) AS l"
+        " FROM messages WHERE lane = :lane AND due_at <= :now AND leased_until <= :now"
+        " AND (:most IS NULL OR l <= :most) ORDER BY seq LIMIT :limit",
+        {"lane": lane, "now": now, "limit": limit, "most": most_losses, "alone": ALONE_AFTER},
     ).fetchall()
-    rows = [Row(seq, token, body, attempt, _failure(data)) for seq, body, attempt, data in found]
+    rows = [
+        Row(seq, token, body, attempt, _failure(data), losses)
+        for seq, body, attempt, data, losses in found
+    ]
     db.executemany(
-        "UPDATE messages SET token = ?, leased_until = ? WHERE seq = ?",
-        [(token, until, row.seq) for row in rows],
+        "UPDATE messages SET token = ?, leased_until = ?, losses = ? WHERE seq = ?",
+        [(token, until, row.losses, row.seq) for row in rows],
     )
     return rows
+
+
+def next_losses(db: Connection, lane: str, now: float) -> int:
+    """How often the oldest row that is due was lost."""
+    found = db.execute(
+        "SELECT losses + (token IS NOT NULL AND losses < ?) FROM messages"
+        " WHERE lane = ? AND due_at <= ? AND leased_until <= ? ORDER BY seq LIMIT 1",
+        (ALONE_AFTER, lane, now, now),
+    ).fetchone()
+    return int(found[0]) if found else 0
+
+
+def is_leased(db: Connection, row: Row, now: float) -> bool:
+    found = db.execute(
+        "SELECT 1 FROM messages WHERE seq = ? AND token = ? AND leased_until > ?",
+        (row.seq, row.token, now),
+    )
+    return found.fetchone() is not None
 
 
 def hold(db: Connection, lane: str, *, holder: str, now: float, until: float) -> bool:
@@ -134,7 +183,9 @@ def leave(db: Connection, holder: str) -> None:
 def lapse(db: Connection, holder: str) -> None:
     """Ends everything that a dead holder had leased, and its place in exclusive lanes."""
     db.execute(
-        "UPDATE messages SET token = NULL, leased_until = 0 WHERE token GLOB ?", (f"{holder}-*",)
+        "UPDATE messages SET token = NULL, leased_until = 0, losses = losses + 1"
+        " WHERE token GLOB ?",
+        (f"{holder}-*",),
     )
     leave(db, holder)
 
@@ -150,8 +201,9 @@ def postpone(
     db: Connection, row: Row, *, now: float, after_s: float, failure: Failure, counted: bool
 ) -> None:
     db.execute(
-        "UPDATE messages SET token = NULL, leased_until = 0, attempt = attempt + ?,"
-        " due_at = ?, failure = ? WHERE seq = ? AND token = ? AND leased_until > ?",
+        "UPDATE messages SET token = NULL, leased_until = 0, losses = 0,"
+        " attempt = attempt + ?, due_at = ?, failure = ?"
+        " WHERE seq = ? AND token = ? AND leased_until > ?",
         (int(counted), now + after_s, encode(failure), row.seq, row.token, now),
     )
 

@@ -2,10 +2,11 @@
 
 A lane is five kinds of durable quorum queue, none of which needs an exchange or a binding:
 
-* ``{prefix}.{lane}``: what is to be done. Its ``x-delivery-limit`` is a backstop against a message
-  that takes its consumer down again and again; our own attempt header decides otherwise. It is set
-  everywhere, because without one 4.x counts to 20 and 3.x puts what is given back at the end.
-* ``{prefix}.{lane}.killed``: what the backstop took out, brought here by at-least-once
+* ``{prefix}.{lane}``: what is to be done. Its ``x-delivery-limit`` buries nothing; our own headers
+  decide. It is set everywhere, because without one 4.x counts to 20 and 3.x puts what is given back
+  at the end.
+* ``{prefix}.{lane}.killed``: what may have killed its consumer, to be handled alone. Whoever
+  receives the lane brings it here (`lane`), and the delivery limit does, by at-least-once
   dead-lettering, which needs ``reject-publish`` beside it or silently is at-most-once.
 * ``{prefix}.{lane}.wait.{n}ms``: one per delay step. The time to live is the queue's, never the
   message's: only the head of a queue expires, so unequal times in one queue would wait for each
@@ -13,6 +14,10 @@ A lane is five kinds of durable quorum queue, none of which needs an exchange or
 * ``{prefix}.{lane}.dead``: dead letters, for people.
 
 Works alike from 3.10 (the first with a time to live and at-least-once on quorum queues) to 4.x.
+What counts toward a delivery limit differs: a lost connection does on 3.x and up to 4.2, but on
+4.3 only ``basic.reject`` does, which is how we give back what cannot be moved (never
+``basic.nack``). So nothing hangs on the broker's counts: what reaches the limit, for whatever
+reason, is handled alone, and only our own names in the message (`lane`) ever bury it.
 """
 
 from __future__ import annotations
@@ -23,7 +28,7 @@ from dataclasses import dataclass
 from consumer.model import LaneSpec
 
 STEPS_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
-KILLED_AFTER = 1000  # deliveries; dropped connections count too
+KILLED_AFTER = 1000  # deliveries, however the server counts them
 UNLIMITED = 2**31 - 1  # -1 is refused by 3.x, and none is 20 on 4.x
 OLDEST_SERVER = (3, 10)
 

@@ -37,6 +37,7 @@ def samples() -> dict[str, set[str]]:
     metrics.retried("lane", "reason")
     metrics.buried("lane", "reason")
     metrics.not_made("source", "reason")
+    metrics.source_paused("source", "reason", paused=True)
     metrics.fetched("source", 1.0, ok=True)
     metrics.downloaded("source", 1.0, 1)
     metrics.lane_depth("lane", LaneDepth(ready=1, leased=1, waiting=1, dead=1, oldest_s=1.0))

@@ -389,12 +389,12 @@ async def test_an_export_that_is_cancelled_leaves_nothing_running() -> None:
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_a_failure_that_all_share_is_not_asked_for_again() -> None:
+async def test_in_an_outage_two_are_asked_alone_and_nobody_further() -> None:
     house = House()
-    house.platform.failing = {"a": Transient("platform-auth", shared=True)}
-    results = await house.handle(event("a"), event("b"))
-    assert [cast(Transient, result).reason for result in results] == ["platform-auth"] * 2
-    assert len(house.platform.groups) == 1
+    house.platform.failing = dict.fromkeys("abcdef", Transient("platform-auth", shared=True))
+    results = await house.handle(*map(event, "abcdef"))
+    assert [cast(Transient, result).reason for result in results] == ["platform-auth"] * 6
+    assert house.platform.groups == [list("abcdef"), ["a"], ["f"]]
 
 
 @pytest.mark.parametrize(

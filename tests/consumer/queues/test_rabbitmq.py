@@ -11,7 +11,7 @@ import pytest
 
 from consumer.errors import GroundwireError, Permanent, Transient
 from consumer.model import Action, Failure, TaskEvent, decode_message
-from consumer.ports import Lease
+from consumer.ports import ALONE_AFTER, Lease
 from consumer.queues.rabbitmq import RabbitQueue
 from tests.contracts.queue_harness import AUDIT, EXPORT, LANES, RabbitHarness, eventually
 from tests.proxy import Proxy
@@ -87,25 +87,16 @@ async def test_a_message_in_the_broker_is_persistent_and_says_what_it_is(
         assert decode_message(message.body) == event()
 
 
-async def test_what_the_broker_killed_comes_back_to_be_buried(
+async def test_what_reached_the_broker_s_limit_is_handed_out_alone_and_not_buried(
     broker: RabbitHarness, queue: RabbitQueue
 ) -> None:
     await queue.put([event()])
     await crash_a_thousand_times(broker)
-    (lease,) = await take(queue)
-    assert lease.message == event()
-    assert lease.attempt > 1000
-    assert lease.failure is not None
-    assert lease.failure.reason == "delivery-limit"
-    await lease.bury(lease.failure)
-
-    async def is_dead() -> bool:
-        return (await queue.depth(EXPORT)).dead == 1
-
-    await eventually(is_dead)
-    (letter,) = await queue.dead(EXPORT, limit=10)
-    assert (letter.message, letter.attempts) == (event(), 1)
-    assert letter.failure.reason == "delivery-limit"
+    await queue.put([event("neighbour")])
+    batches = [await queue.take(EXPORT) for _ in range(2)]
+    assert sorted(len(batch) for batch in batches) == [1, 1]
+    killed = next(lease for (lease,) in batches if lease.message == event())
+    assert (killed.attempt, killed.failure, killed.losses) == (1, None, ALONE_AFTER)
 
 
 async def crash_a_thousand_times(broker: RabbitHarness) -> None:
