@@ -59,6 +59,7 @@ class Lease:
     losses: int = 0  # this queue cannot tell
     lost: bool = False
     settled: bool = False
+    losses: int = 0
 
     @property
     def message(self) -> Message:
