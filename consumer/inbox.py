@@ -136,9 +136,12 @@ class InboxQueue:
         if self._away is None:
             try:
                 await self._put_patiently(messages)
+                return
             except Transient as error:
                 self._went_away(error)
-            else:
+            except Permanent as error:
+                await self._keep(messages)  # which refuses, too, what is too large for any queue
+                self._went_away(error)
                 return
         await self._keep(messages)
 
@@ -298,7 +301,7 @@ class InboxQueue:
                 self._counted_at = now
 
     def _went_away(self, error: GroundwireError) -> None:
-        if self._away is None or not self._broker_open:
+        if self._away != error.message:  # once for each reason, not for each look
             logger().error("broker away", reason=error.reason, detail=error.message)
         self._away = error.message
 

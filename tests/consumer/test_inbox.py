@@ -256,8 +256,19 @@ async def test_a_message_that_is_too_large_is_refused_and_not_kept() -> None:
     house = House()
     async with house.opened() as queue:
         house.broker.failing = Permanent("message-too-large", "over the limit")
+        house.inbox.failing = house.broker.failing
         assert (await refusal(lambda: queue.put([record()]))).reason == "message-too-large"
         assert house.inbox.puts == []
+
+
+async def test_what_a_person_must_mend_at_the_broker_is_no_reason_to_refuse() -> None:
+    house = House()
+    async with house.opened() as queue:
+        house.broker.failing = Permanent("queue-denied", "no such user")
+        await queue.put([record()])
+        await until(lambda: queue.state().away == "no such user")
+        house.broker.failing = None
+        await until(lambda: house.broker.ids() == ["r1"])
 
 
 async def test_a_defect_of_the_queue_loses_nothing() -> None:
