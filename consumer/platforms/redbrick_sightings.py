@@ -159,7 +159,9 @@ def _label_times(
     latest = version_of(entry.get("latestTaskData"), {})
     parts = parts_of(entry, {}) if facts.consensus else []
     merged = facts.consensus and is_merged(entry, parts, facts.reviews)
-    own = [part.version for part in parts] if parts or merged else [latest]
+    own = [part.version for part in parts]
+    if merged or not parts:
+        own.append(latest)
     versions = [latest, *(part.version for part in parts)]
     made = {moment(one.saved_at) for one in versions if one.td_id and one.saved_at}
     counted = [

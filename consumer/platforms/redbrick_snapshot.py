@@ -96,7 +96,7 @@ def snapshot_of(
         history=history,
         document=document,
         taxonomy=without_query(project.taxonomy),
-        active_at=active_at(history, [label.updated_at for label in labels], events),
+        active_at=active_at(history, [label.created_at for label in labels], events),
         created_at=moment(datapoint["createdAt"]) if datapoint.get("createdAt") else None,
     )
     return checked(made)

@@ -465,12 +465,13 @@ async def test_an_export_file_that_is_not_whole_is_no_answer(
 ) -> None:
     simulated = SimulatedLabelbox()
     key = _key(simulated, _approved(simulated))
-    simulated.faults.order("export file GET", fault)
+    simulated.faults.order("export file GET", fault, times=3)
     async with simulated.serve():
         with pytest.raises(Transient) as caught:
             await make(simulated).fetch([key])
 
     assert caught.value.reason == reason
+    assert simulated.counters["export file GET"] == (3 if reason == "download-refused" else 1)
     assert "signature" not in str(caught.value)
 
 

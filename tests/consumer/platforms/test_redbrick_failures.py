@@ -175,7 +175,7 @@ async def test_a_mask_that_does_not_come_whole_is_an_error(fault: Fault, reason:
         asked = key(simulator, task_id)
         task = (await platform.fetch([asked]))[asked]
         assert isinstance(task, TaskSnapshot)
-        simulator.faults.add("file GET", fault)
+        simulator.faults.add("file GET", fault, times=3)
         with pytest.raises(Transient) as raised:
             await platform.download(task, only_label(task).series[0].masks[0])
     assert raised.value.reason == reason
