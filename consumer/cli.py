@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from consumer import (
     cli_changes,
@@ -20,7 +20,7 @@ from consumer import (
     cli_retrain,
     cli_snapshot,
 )
-from consumer.cli_shared import FAILED, MISCONFIGURED, ConfigOption, do, end, out, settings
+from consumer.cli_shared import FAILED, MISCONFIGURED, ConfigOption, do, end, escape, out, settings
 
 if TYPE_CHECKING:
     from consumer.settings import Settings
@@ -204,6 +204,7 @@ def _serve(
     follower: str | None = None,
 ) -> None:
     from consumer import app as house
+    from consumer.serve import end_at_the_latest
     from consumer.telemetry import configure_logging, logger
 
     found = settings(config)
@@ -213,6 +214,8 @@ def _serve(
         logger().info("listening", what=what, address=str(where))
 
     async def serving() -> None:
+        stop = asyncio.Event()
+        last = asyncio.create_task(end_at_the_latest(stop, found.work.stop_s))
         await house.serve(
             found,
             command=command,
@@ -220,7 +223,9 @@ def _serve(
             lanes=lanes,
             followers=house.chosen(found, follower) if follow else (),
             announce=announce,
+            stop=stop,
         )
+        await last
 
     do(serving())
 

@@ -7,7 +7,6 @@ import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from consumer.cli_shared import (
     FAILED,
@@ -17,6 +16,7 @@ from consumer.cli_shared import (
     do,
     end,
     err,
+    escape,
     lake_settings,
 )
 

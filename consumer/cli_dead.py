@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
-from rich.markup import escape
 
 from consumer.cli_shared import (
     MISCONFIGURED,
@@ -19,6 +18,7 @@ from consumer.cli_shared import (
     LaneOption,
     ReasonOption,
     end,
+    escape,
     out,
     settings,
     with_queue,

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from consumer.cli_shared import (
     FAILED,
@@ -18,6 +17,7 @@ from consumer.cli_shared import (
     do,
     end,
     err,
+    escape,
     lake_settings,
     out,
     read,

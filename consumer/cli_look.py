@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from consumer.cli_shared import (
@@ -16,6 +15,7 @@ from consumer.cli_shared import (
     LakeOption,
     do,
     end,
+    escape,
     lake_settings,
     out,
     settings,
@@ -107,7 +107,8 @@ def _print_lines(source: str, groups: tuple[GroupScores, ...]) -> None:
         one = group.decided
         if one is None:
             continue
-        out.print(escape(f"\n[sources.{source}.views.{group.group}]"))
+        out.print()
+        out.print(escape(f"[sources.{source}.views.{group.group}]"))
         out.print(f"frame_base = {one.frame_base}")
         for name in ("flip_x", "flip_y", "flip_frame"):
             out.print(f"{name} = {str(getattr(one, name)).lower()}")

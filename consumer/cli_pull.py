@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from consumer.cli_shared import (
     FAILED,
@@ -16,6 +15,7 @@ from consumer.cli_shared import (
     LakeOption,
     do,
     end,
+    escape,
     out,
     progress_bar,
     show_pulled,

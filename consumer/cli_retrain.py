@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
-from rich.markup import escape
 
 from consumer.cli_shared import (
     MISCONFIGURED,
@@ -19,6 +18,7 @@ from consumer.cli_shared import (
     ReasonOption,
     do,
     end,
+    escape,
     lake_settings,
     out,
     settings,

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
+from rich import markup
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from consumer.redact import printable
 
 if TYPE_CHECKING:
     from consumer.app import FullQueue
@@ -23,8 +26,21 @@ T = TypeVar("T")
 FAILED, MISCONFIGURED = 1, 2  # exit codes
 NAMED = 20  # tasks that a summary names of each kind
 
-out = Console(soft_wrap=True, highlight=False)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+class Screen(Console):
+    """A console that no text can command: whoever names a task must not move a reader's cursor."""
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        return super().render_str(printable(text, lines=True), **how)
+
+
+def escape(text: str) -> str:
+    """A text that somebody else chose, as it stands: on one line, without markup."""
+    return markup.escape(printable(text))
+
+
+out = Screen(soft_wrap=True, highlight=False)
+err = Screen(stderr=True, soft_wrap=True, highlight=False)
 
 
 def _or_before(context: typer.Context, config: Path | None) -> Path | None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from consumer.cli_shared import (
@@ -21,6 +20,7 @@ from consumer.cli_shared import (
     do,
     end,
     err,
+    escape,
     lake_settings,
     named,
     out,
