@@ -123,7 +123,7 @@ class Crowd:
             return []
         guest.held += size
         self._held += size
-        return self._relieved(guest) if self._held > self._most_bytes else []
+        return self._relieved() if self._held > self._most_bytes else []
 
     def asking(self, guest: Guest) -> None:
         """A request's head is complete."""
@@ -154,17 +154,16 @@ class Crowd:
         if guest.rank != _FIRM:
             self._rows[guest.rank].discard(guest)
 
-    def _relieved(self, newest: Guest) -> list[Guest]:
+    def _relieved(self) -> list[Guest]:
         """Strangers before known ones, then who holds most. One look at all frees much, so that
         looking costs little for each byte that came."""
         refused: list[Guest] = []
-        for guest in sorted(self._guests, key=lambda one: (one.rank // 2, -one.held)):
-            if self._held <= self._most_bytes * 3 // 4 or guest.rank == _FIRM or not guest.held:
+        holding = [one for one in self._guests if one.held and one.rank != _FIRM]
+        for guest in sorted(holding, key=lambda one: (one.rank // 2, -one.held)):
+            if self._held <= self._most_bytes * 3 // 4:
                 break
             refused.append(guest)
             self._emptied(guest)
-        if self._held > self._most_bytes and newest.rank != _FIRM:
-            refused.append(newest)
         return refused
 
     def _emptied(self, guest: Guest) -> None:
