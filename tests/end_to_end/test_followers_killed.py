@@ -98,9 +98,6 @@ class Chaos:
         await self.kill("first", working=working)
         await self.start("first")
 
-    async def second_comes(self, working: asyncio.Task[None]) -> None:
-        await self.start("second")
-
     async def both_again(self, working: asyncio.Task[None]) -> None:
         await self.kill("first", "second", working=working)
         await self.start("second")
@@ -212,15 +209,12 @@ async def test_on_rabbitmq_and_s3_followers_lose_nothing_and_double_nothing(
             crowd = Crowd(place, random.Random(SEED))
             for happening in (
                 chaos.again,
-                chaos.second_comes,
-                chaos.both_again,
-                chaos.second_goes,
                 chaos.first_sleeps,
                 chaos.first_wakes,
+                chaos.both_again,
                 chaos.second_goes,
-                chaos.again,
             ):
-                working = asyncio.create_task(work(crowd, new=4, busy=9))
+                working = asyncio.create_task(work(crowd, new=3, busy=7))
                 await happening(working)
                 await working
             await last_words(crowd)
@@ -232,7 +226,7 @@ async def test_on_rabbitmq_and_s3_followers_lose_nothing_and_double_nothing(
             messages = ids(await arrived(everything))
             expected = [one.index for one in (await Truth.read(store)).changes()]
             assert list(dict.fromkeys(messages)) == expected
-            assert chaos.kills == 6
+            assert chaos.kills == 4
             measured = await compare(place, told, slept=True)
             measured |= {"changes": changes, "relayed": len(messages), "kills": chaos.kills}
             logging.getLogger(__name__).info("%s", measured)
@@ -252,7 +246,7 @@ async def test_embedded_nothing_is_lost_and_nothing_doubled(tmp_path: Path) -> N
         came: list[TaskChange] = []
         reader = asyncio.create_task(reading(f"http://{listen}", came))
         crowd = Crowd(place, random.Random(SEED))
-        for happening in [chaos.again] * 4:
+        for happening in [chaos.again] * 2:
             working = asyncio.create_task(work(crowd, new=4, busy=6))
             await happening(working)
             await working
