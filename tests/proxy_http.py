@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections import deque
 from enum import Enum, auto
 from typing import Self
@@ -24,6 +25,16 @@ class Verdict(Enum):
     RACE = auto()  # 409, as S3 says when two conditional writes meet
     INVALID = auto()  # 400, as S3 says of a copy that is too large for one request
     CUT_ANSWER = auto()  # the answer ends in the middle
+    CUT_HALF = auto()  # so does this one, but in the middle of its body
+    TEAR = auto()  # half of the body arrives, then the connection breaks
+    NOT_MET = auto()  # 412, the server hears nothing
+    SLOW_DOWN = auto()  # 503, as S3 says when it is asked too much
+    SKEWED = auto()  # 403, as S3 says to a clock that is wrong
+    DENIED = auto()  # 403
+    ELSEWHERE = auto()  # 307, to another host
+    MOVED = auto()  # 301, to another region
+    NONSENSE = auto()  # 500, with a body that nobody understands
+    WRONG_TAG = auto()  # the server does it, another ETag is told
     STALL = auto()  # taken, never answered, the server hears nothing
     STALL_AFTER = auto()  # the server does it, the answer never comes
 
@@ -34,6 +45,8 @@ _DOES = {
     Verdict.FAIL_AFTER,
     Verdict.BUSY_AFTER,
     Verdict.CUT_ANSWER,
+    Verdict.CUT_HALF,
+    Verdict.WRONG_TAG,
     Verdict.DAMAGE,
     Verdict.DAMAGE_ANSWER,
     Verdict.STALL_AFTER,
@@ -45,8 +58,22 @@ _ANSWERS = {
     Verdict.BUSY_AFTER: ("503 Service Unavailable", "SlowDown"),
     Verdict.GONE: ("404 Not Found", "NoSuchKey"),
     Verdict.INVALID: ("400 Bad Request", "InvalidRequest"),
+    Verdict.NOT_MET: ("412 Precondition Failed", "PreconditionFailed"),
+    Verdict.SLOW_DOWN: ("503 Slow Down", "SlowDown"),
+    Verdict.SKEWED: ("403 Forbidden", "RequestTimeTooSkewed"),
+    Verdict.DENIED: ("403 Forbidden", "AccessDenied"),
+    Verdict.ELSEWHERE: ("307 Temporary Redirect", "TemporaryRedirect"),
+    Verdict.MOVED: ("301 Moved Permanently", "PermanentRedirect"),
     Verdict.RACE: ("409 Conflict", "ConditionalRequestConflict"),
 }
+
+
+_TAG = re.compile(rb'(\r\nETag: )"[^"]*"', re.IGNORECASE)
+_ELSEWHERE = "Location: http://elsewhere.invalid/\r\nx-amz-bucket-region: elsewhere-1\r\n"
+_NONSENSE = (
+    b"HTTP/1.1 500 Internal Server Error\r\nContent-Type: application/xml\r\n"
+    b"Connection: close\r\nContent-Length: 12\r\n\r\n<Err\x00\xff]]></"
+)
 
 
 class HttpProxy:
@@ -67,6 +94,11 @@ class HttpProxy:
     def plan(self, method: str, *verdicts: Verdict) -> None:
         """For the next requests of this method."""
         self._verdicts[method] = deque(verdicts)
+
+    def verdict(self, method: str) -> Verdict:
+        """What happens to the next request of this method."""
+        verdicts = self._verdicts.get(method)
+        return verdicts.popleft() if verdicts else Verdict.PASS
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -101,28 +133,34 @@ class HttpProxy:
         if len(kept) < head.count(b"\r\n") - 1 and b"100-continue" in head.lower():
             writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = await reader.readexactly(_length(kept))
-        verdicts = self._verdicts.get(method)
-        verdict = verdicts.popleft() if verdicts else Verdict.PASS
+        verdict = self.verdict(method)
         self.requests.append((method, verdict))
-        if verdict is Verdict.DAMAGE:
-            body = _damaged(body)
-        answer = b""
-        if verdict in _DOES:
-            answer = await self._forward(
-                b"\r\n".join([*kept, b"Connection: close", b"", b""]), body
-            )
-        if verdict in _STALLS:
-            await asyncio.Event().wait()
-        if verdict in _ANSWERS:
-            answer = _error(*_ANSWERS[verdict])
-        if verdict is Verdict.DAMAGE_ANSWER:
-            answer = _damaged(answer)
-        if verdict is Verdict.CUT_ANSWER:
-            answer = answer[: answer.index(b"\r\n\r\n") + 4 + 1]
-        if verdict not in (Verdict.LOSE_REQUEST, Verdict.LOSE_ANSWER):
+        answer = _changed(verdict, await self._answered(verdict, kept, body))
+        if verdict not in (Verdict.LOSE_REQUEST, Verdict.LOSE_ANSWER, Verdict.TEAR):
             writer.write(answer)
             writer.close()
             await writer.wait_closed()
+
+    async def _answered(self, verdict: Verdict, lines: list[bytes], body: bytes) -> bytes:
+        """What the server says, if it hears of it, or what is said in its place."""
+        if verdict is Verdict.TEAR:
+            await self._tear(lines, body)
+        if verdict is Verdict.DAMAGE:
+            body = _damaged(body)
+        answer = _NONSENSE if verdict is Verdict.NONSENSE else b""
+        if verdict in _DOES:
+            head = b"\r\n".join([*lines, b"Connection: close", b"", b""])
+            answer = await self._forward(head, body)
+        if verdict in _STALLS:
+            await asyncio.Event().wait()
+        return _error(*_ANSWERS[verdict]) if verdict in _ANSWERS else answer
+
+    async def _tear(self, lines: list[bytes], body: bytes) -> None:
+        """The server has half of it when the connection is reset, and answers as it likes."""
+        _, writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+        writer.write(b"\r\n".join([*lines, b"", b""]) + body[: len(body) // 2])
+        await writer.drain()
+        writer.transport.abort()
 
     async def _forward(self, head: bytes, body: bytes) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._target_port)
@@ -131,6 +169,20 @@ class HttpProxy:
             return await reader.read(-1)
         finally:
             writer.close()
+
+
+def _changed(verdict: Verdict, answer: bytes) -> bytes:
+    """The answer as it arrives."""
+    if verdict is Verdict.WRONG_TAG:
+        return _TAG.sub(rb'\1"00000000000000000000000000000000"', answer)
+    if verdict is Verdict.DAMAGE_ANSWER:
+        return _damaged(answer)
+    body = answer.find(b"\r\n\r\n") + 4
+    if verdict is Verdict.CUT_HALF:
+        return answer[: (body + len(answer)) // 2]
+    if verdict is Verdict.CUT_ANSWER:
+        return answer[: body + 1]
+    return answer
 
 
 def _damaged(data: bytes) -> bytes:
@@ -149,5 +201,6 @@ def _error(status: str, code: str) -> bytes:
     body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>no</Message></Error>"
     return (
         f"HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nConnection: close\r\n"
+        f"{_ELSEWHERE if status.startswith('30') else ''}"
         f"Retry-After: 7\r\nContent-Length: {len(body)}\r\n\r\n{body}"
     ).encode()
