@@ -17,6 +17,7 @@ from consumer.app_adapters import (
     Close,
     FullQueue,
     Unlogged,
+    inbox_file,
     make_inbox,
     make_log,
     make_platforms,
@@ -37,7 +38,7 @@ from consumer.dispatch import Dispatcher
 from consumer.errors import Permanent, Transient
 from consumer.follow import Following
 from consumer.gather import Gatherer
-from consumer.inbox import InboxQueue
+from consumer.inbox import INBOX, InboxQueue
 from consumer.limits import Failures
 from consumer.listener import UNREAD_S, Listener, room_for
 from consumer.log.log import TileLog
@@ -47,7 +48,7 @@ from consumer.ports import Log, Ports, Queue
 from consumer.receive import Limits, Receiver
 from consumer.replays import Replays
 from consumer.retry import Policy, backoff_s
-from consumer.serve import Loop, Process, pause
+from consumer.serve import Loop, Process, pause, unless
 from consumer.settings import ConfigurationError, Settings
 from consumer.settings_values import Address
 from consumer.settings_warnings import cautions
@@ -300,7 +301,7 @@ async def _open_log(log: TileLog, policy: Policy, stop: asyncio.Event) -> None:
     while not stop.is_set():
         attempt += 1
         try:
-            await log.open()
+            await unless(stop, log.open())
         except (Transient, Permanent) as error:
             if isinstance(error, Permanent) and error.reason.startswith("log-"):
                 raise
@@ -314,6 +315,8 @@ async def checks(settings: Settings) -> AsyncIterator[Checked]:
     """Everything that is configured, tried one after the other."""
     store = make_store(settings)
     yield await check.queue_check(make_queue(settings), settings.queue.shown)
+    if settings.inbox is not None:
+        yield await check.inbox_check(inbox_file(settings.inbox.path), INBOX, settings.inbox.path)
     yield await check.store_check(store.check, settings.lake.shown)
     index = settings.log_index_file
     yield await check.log_check(lambda: read_signer(settings, store), store, index)

@@ -90,8 +90,11 @@ def make_inbox(settings: Settings, queue: Queue) -> InboxQueue | None:
     """The queue of a receiver with an inbox; None where none is configured."""
     if settings.inbox is None:
         return None
-    inbox = SqliteQueue(settings.inbox.path, [INBOX], put_deadline_s=INBOX_PUT_S)
-    return InboxQueue(queue, inbox)
+    return InboxQueue(queue, inbox_file(settings.inbox.path))
+
+
+def inbox_file(path: Path) -> SqliteQueue:
+    return SqliteQueue(path, [INBOX], put_deadline_s=INBOX_PUT_S)
 
 
 def make_store(settings: Settings) -> CheckedStore:

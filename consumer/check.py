@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from consumer.errors import GroundwireError, Permanent, Transient
 from consumer.log.index import IdIndex
 from consumer.log.locate import owner
 from consumer.log.note import Signer
-from consumer.model import TaskKey
+from consumer.model import LaneSpec, TaskKey
 from consumer.ports import Platform, Queue, Store
 
 CHECK_S = 30.0  # for one of them
@@ -59,6 +59,29 @@ def queue_check(queue: Queue, where: str) -> Awaitable[Checked]:
     return attempt(
         "queue", doing, "Look at `queue`: is the server up, the user known, may it write?"
     )
+
+
+def inbox_check(inbox: Queue, lane: LaneSpec, file: Path) -> Awaitable[Checked]:
+    """What waits in this machine's inbox: only a process that receives takes it to the broker."""
+    begun, waiting = file.exists(), 0
+
+    async def doing() -> str:
+        nonlocal waiting
+        if not begun:
+            return f"{file} is not there: the first receiver makes it"
+        try:
+            await inbox.open()
+            depth = await inbox.depth(lane)
+        finally:
+            await inbox.close()
+        waiting = depth.ready + depth.leased + depth.waiting
+        return f"{file} holds {waiting} messages for the broker" if waiting else f"{file} is empty"
+
+    async def checked() -> Checked:
+        found = await attempt("inbox", doing, "Look at `inbox`: can its file be written?")
+        return replace(found, warning=True, advice=FORWARDED) if waiting else found
+
+    return checked()
 
 
 def store_check(probe: Callable[[], Awaitable[None]], where: str) -> Awaitable[Checked]:
@@ -145,6 +168,7 @@ def _advice(reason: str, otherwise: str) -> str:
     return ADVICE.get(reason, LAKE if reason.startswith("store-") else otherwise)
 
 
+FORWARDED = "A running receiver with this inbox forwards them once the broker is there: start one."
 LAKE = "Look at `lake`, its credentials, and what they may do there."
 ADVICE = {
     "log-gone": "Mount the lake's disk, or set `lake` right, before anything is started. To begin "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from dataclasses import replace
 
 import aiohttp
 import pytest
@@ -122,6 +124,26 @@ async def test_without_the_token_a_probe_learns_only_whether_it_is_ready() -> No
     admin = await an_admin(token="tok-1234", checks={"queue": failing})
     assert await ask(admin, "/readyz") == (503, '{"ready": false}')
     assert (await ask(admin, "/healthz"))[0] == 200
+
+
+async def test_notes_are_for_those_who_show_the_token() -> None:
+    notes = {"inbox": lambda: {"waiting": 3, "broker": "away: it is down"}}
+    admin = replace(await an_admin(token="tok-1234"), notes=notes)
+    assert await ask(admin, "/readyz") == (200, '{"ready": true}')
+    status, said = await ask(admin, "/readyz", Authorization="Bearer tok-1234")
+    assert status == 200
+    assert json.loads(said) == {
+        "ready": True,
+        "inbox": {"waiting": 3, "broker": "away: it is down"},
+    }
+
+
+async def test_metrics_are_brought_up_to_date_before_they_are_shown() -> None:
+    admin = await an_admin()
+    admin = replace(admin, measure=lambda: admin.metrics.inbox(3, away=True))
+    _, said = await ask(admin, "/metrics")
+    assert "groundwire_inbox_waiting 3.0" in said
+    assert "groundwire_broker_away 1.0" in said
 
 
 async def test_nothing_else_is_here() -> None:

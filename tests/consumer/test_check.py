@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from consumer.check import Checked, attempt, log_check, platform_check, queue_check, store_check
+from consumer.check import (
+    Checked,
+    attempt,
+    inbox_check,
+    log_check,
+    platform_check,
+    queue_check,
+    store_check,
+)
 from consumer.errors import Permanent, Transient
+from consumer.inbox import INBOX
 from consumer.log.log import TileLog
 from consumer.log.note import Signer
-from consumer.model import LaneSpec, Missing, TaskKey, TaskSnapshot
+from consumer.model import LaneSpec, Missing, Record, TaskKey, TaskSnapshot
+from consumer.queues.sqlite import SqliteQueue
 from consumer.stores.directory import DirectoryStore
 from tests.fakes_clock import FakeClock
 from tests.fakes_platform import FakePlatform
@@ -53,6 +63,39 @@ async def test_a_queue_that_fails_is_said_with_what_to_do() -> None:
     checked = await queue_check(queue, "somewhere")
     assert (checked.ok, checked.said) == (False, "connection refused")
     assert "queue" in checked.advice
+
+
+async def of_inbox(file: Path) -> Checked:
+    return await inbox_check(SqliteQueue(file, [INBOX]), INBOX, file)
+
+
+async def test_an_inbox_that_holds_messages_is_a_warning_with_what_to_do(tmp_path: Path) -> None:
+    file = tmp_path / "inbox.db"
+    inbox = SqliteQueue(file, [INBOX])
+    await inbox.open()
+    await inbox.put([Record(id="1", kind="started"), Record(id="2", kind="started")])
+    await inbox.close()
+    checked = await of_inbox(file)
+    assert (checked.ok, checked.warning) == (True, True)
+    assert "holds 2 messages" in checked.said
+    assert "receiver" in checked.advice
+
+
+async def test_an_empty_inbox_and_one_that_is_not_there_are_fine(tmp_path: Path) -> None:
+    file = tmp_path / "inbox.db"
+    checked = await of_inbox(file)
+    assert (checked.ok, checked.warning) == (True, False)
+    assert not file.exists()
+    inbox = SqliteQueue(file, [INBOX])
+    await inbox.open()
+    await inbox.close()
+    assert (await of_inbox(file)).said == f"{file} is empty"
+
+
+async def test_an_inbox_that_cannot_be_used_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "inbox.db"
+    file.write_text("this is no database " * 100)
+    assert not (await of_inbox(file)).ok
 
 
 async def test_a_lake_is_tried_by_writing() -> None:

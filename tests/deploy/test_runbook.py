@@ -47,6 +47,7 @@ def samples() -> dict[str, set[str]]:
     metrics.follower_failed("follower", "reason")
     metrics.follower_troubles("follower", 1)
     metrics.stream_readers(1)
+    metrics.inbox(1, away=True)
     metrics.sweep_interval("source", 600)
     metrics.swept("source", "full")
     metrics.sweep_gap("source", "stage")
