@@ -1,17 +1,22 @@
 """A long-running process: starts its parts, waits for a signal, stops them within a time.
 
 What is leased is finished or given back: the lanes stop taking, work on until the time is nearly
-over, and what is left is cancelled and goes back with the queue's closing.
+over, and what is left is cancelled and goes back with the queue's closing. A process that a signal
+has told to stop ends in that time whatever hangs (`end_at_the_latest`): what it then leaves behind
+is what a crash leaves.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from threading import Timer
+from typing import TypeVar
 
 from consumer.errors import GroundwireError, Permanent, Transient
 from consumer.listener import Listener
@@ -21,9 +26,12 @@ from consumer.retry import Policy, backoff_s
 from consumer.settings_values import Address
 from consumer.telemetry import logger
 
-CLOSE_S = 2.0  # of the stop, kept for giving back and disconnecting
+CLOSE_S = 3.0  # of the stop, kept for giving back, disconnecting,
+EXIT_S = 1.0  # and for the interpreter's own end
+OVERDUE = 1  # the exit code of a process that something kept from ending
 START = Policy(base_s=0.5, cap_s=15.0)
 
+T = TypeVar("T")
 Loop = Callable[[asyncio.Event], Coroutine[None, None, None]]  # runs until the event is set
 
 
@@ -92,18 +100,21 @@ class Process:
         while not self.stop.is_set():
             attempt += 1
             try:
-                if not self._open:
-                    await self.queue.open()
-                    self._open = True
-                await self.queue.put([self.started])
+                if await unless(self.stop, self._start_queue()):
+                    return True
             except Transient as error:
                 logger().warning("queue not open", reason=error.reason, detail=error.message)
                 await pause(self.stop, backoff_s(attempt, START, random.random))
             except Permanent as error:
                 raise Failed(f"queue: {error.message}") from error
-            else:
-                return True
         return False
+
+    async def _start_queue(self) -> bool:
+        if not self._open:
+            await self.queue.open()
+            self._open = True
+        await self.queue.put([self.started])
+        return True
 
     async def _until_stopped(self) -> None:
         """A lane that ends by itself ends the process: whoever supervises it starts it anew."""
@@ -123,7 +134,7 @@ class Process:
     async def _end(self) -> None:
         logger().info("stopping")
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.stop_s
+        deadline = loop.time() + self.stop_s - EXIT_S
         works = [*self._running.values()]
         if self.hooks is not None:
             works.append(asyncio.create_task(self.hooks[0].stop()))
@@ -145,6 +156,34 @@ class Process:
         logger().info("stopped")
 
 
+async def unless(stop: asyncio.Event, doing: Coroutine[None, None, T]) -> T | None:
+    """What ``doing`` returns or raises; None when the process is to stop before, ``doing`` being
+    cancelled: nobody waits for a server that does not answer."""
+    task = asyncio.ensure_future(doing)
+    stopped = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        for one in (task, stopped):
+            one.cancel()
+        await asyncio.gather(task, stopped, return_exceptions=True)
+
+
+async def end_at_the_latest(stop: asyncio.Event, stop_s: float) -> None:
+    """For a process of its own: within ``stop_s`` after it was told to stop it is gone, even when a
+    thread hangs in a library that knows no deadline, for which Python would wait."""
+
+    def overdue() -> None:
+        logger().critical("not stopped in time")
+        os._exit(OVERDUE)
+
+    await stop.wait()
+    last = Timer(max(0.1, stop_s - EXIT_S / 2), overdue)
+    last.daemon = True
+    last.start()
+
+
 async def pause(stop: asyncio.Event, seconds: float) -> None:
     """Sleeps, and wakes at once when the process is to stop."""
     with suppress(TimeoutError):
@@ -162,22 +201,29 @@ def _ended(name: str, error: BaseException | None) -> str:
 
 
 class _Signals:
-    """SIGTERM and SIGINT set the event; a second one ends the process as usual."""
+    """SIGTERM and SIGINT set the event; a second one, whichever, ends the process at once."""
 
     def __init__(self, stop: asyncio.Event) -> None:
         self._stop = stop
+        self._heard = False
 
     def __enter__(self) -> None:
         for which in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(which, self._heard, which)
+            asyncio.get_running_loop().add_signal_handler(which, self._hear)
 
     def __exit__(self, *_: object) -> None:
+        if not self._heard:
+            self._let_go()
+
+    def _hear(self) -> None:
+        self._heard = True
+        self._stop.set()
+        self._let_go()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own would wait for threads
+
+    def _let_go(self) -> None:
         for which in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().remove_signal_handler(which)
-
-    def _heard(self, which: signal.Signals) -> None:
-        self._stop.set()
-        asyncio.get_running_loop().remove_signal_handler(which)
 
 
 @asynccontextmanager
