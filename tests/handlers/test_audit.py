@@ -146,6 +146,35 @@ def test_an_event_becomes_a_receipt() -> None:
     ]
 
 
+def test_what_a_sweep_found_is_no_receipt_for_no_webhook_came() -> None:
+    found = TaskEvent(
+        id="s1",
+        source="lb",
+        project="p",
+        task="t",
+        action=Action.SWEEP,
+        received_at="2026-01-01T00:00:00.000000Z",
+        body_sha256="",
+        stage="Done",
+        occurred_at="2025-12-31T00:00:00.000000Z",
+        run="run-1",
+        gap="stage",
+    )
+    assert audit.entries_of(found) == [
+        {
+            "id": "swept:s1",
+            "kind": "swept",
+            "source": "lb",
+            "project": "p",
+            "task": "t",
+            "run": "run-1",
+            "gap": "stage",
+            "stage": "Done",
+            "received_at": "2026-01-01T00:00:00.000000Z",
+        }
+    ]
+
+
 def test_an_outcome_becomes_its_history_and_then_the_move() -> None:
     made = audit.entries_of(OUTCOME)
     assert [entry["id"] for entry in made] == ["history:h1", "history:h2", "lake:lb.p/t/3"]
