@@ -7,12 +7,13 @@ An operation is a counter's name: ``export``, ``poll``, ``export header``, ``exp
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal[
     "status", "graphql", "null", "rate-limit", "hang", "failed-task", "line-lost", "truncated",
-    "stale",
+    "stale", "other",
 ]  # fmt: skip
 
 
@@ -24,6 +25,7 @@ class Fault:
     ``graphql``: an error with ``code`` inside a 200. ``null``: a 200 whose data is null.
     ``rate-limit``: the vendor's "You have exceeded" message inside a 200. ``hang``: no answer
     until the client goes away. ``truncated``: half of the file or mask, as if whole.
+    ``other``: what ``change`` makes of the body.
 
     Of the job that this ``export`` starts: ``failed-task``: it ends FAILED. ``line-lost``: its
     last line is lost, but its header counts it. ``stale``: it sees rows as they were before
@@ -36,6 +38,7 @@ class Fault:
     location: str | None = None
     code: str = "INTERNAL_SERVER_ERROR"
     message: str = "Something went wrong"
+    change: Callable[[bytes], bytes] = bytes
 
 
 class Faults:

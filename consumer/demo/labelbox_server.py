@@ -71,7 +71,7 @@ class LabelboxServer:
         fault = self.state.faults.next(count)
         if fault is not None and fault.kind in ("failed-task", "stale", "line-lost"):
             self.state.faults.order("export job", fault)
-        elif fault is not None and fault.kind != "null":
+        elif fault is not None and fault.kind not in ("null", "other"):
             return await _faulty(fault)
         try:
             wanted = selection(sent["query"])
@@ -82,7 +82,10 @@ class LabelboxServer:
             return _error(refused.code, str(refused))
         except (UnknownField, KeyError, TypeError, ValueError) as wrong:
             return _error("GRAPHQL_VALIDATION_FAILED", str(wrong), status=400)
-        return web.json_response({"data": data})
+        body = json.dumps({"data": data}).encode()
+        if fault is not None:
+            body = fault.change(body)
+        return web.Response(body=body, content_type="application/json")
 
     # operations
 
@@ -221,6 +224,8 @@ class LabelboxServer:
         fault = self.state.faults.next(count)
         if fault is not None and fault.kind == "truncated" and data is not None:
             return web.Response(body=data[: len(data) // 2], content_type=kind)
+        if fault is not None and fault.kind == "other" and data is not None:
+            return web.Response(body=fault.change(data), content_type=kind)
         if fault is not None:
             return await _faulty(fault)
         if data is None:

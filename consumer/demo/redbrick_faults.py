@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -17,18 +17,21 @@ class Kind(StrEnum):
     STALE = "stale"  # the task as it was `steps` changes ago
     HALF_PAGE = "half-page"  # a listing's page without its second half
     NO_CURSOR = "no-cursor"  # a listing's page that claims to be the last
+    OTHER = "other"  # what ``change`` makes of the body
     SAME_CURSOR = "same-cursor"  # a listing's page that points at itself
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One wrong answer; ``status`` and ``headers`` for STATUS, ``steps`` for STALE."""
+    """One wrong answer; ``status`` and ``headers`` for STATUS, ``steps`` for STALE, ``change`` for
+    OTHER."""
 
     kind: Kind
     status: int = 500
     headers: Mapping[str, str] = field(default_factory=dict)
     steps: int = 1
     message: str = "Something went wrong"
+    change: Callable[[bytes], bytes] = bytes
 
 
 def status(code: int, *, retry_after_s: int | None = None) -> Fault:

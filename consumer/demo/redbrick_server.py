@@ -114,6 +114,8 @@ class RedBrickServer:
         self, request: web.Request, body: bytes, fault: Fault | None
     ) -> web.StreamResponse:
         content_type = "application/json" if request.method == "POST" else "binary/octet-stream"
+        if fault is not None and fault.kind is Kind.OTHER:
+            body = fault.change(body)
         if fault is not None and fault.kind is Kind.CUT:
             return web.Response(body=body[: len(body) // 2], content_type=content_type)
         if fault is None or fault.kind is not Kind.TRUNCATED:

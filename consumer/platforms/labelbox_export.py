@@ -69,6 +69,7 @@ class Exports:
         sleep: Sleep,
         timeout_s: float,
         max_bytes: int,
+        max_line_bytes: int = MAX_LINE_BYTES,
         patient: bool = False,
     ) -> None:
         self._graphql = graphql
@@ -76,6 +77,7 @@ class Exports:
         self._sleep = sleep
         self._timeout_s = timeout_s
         self._max_bytes = max_bytes
+        self._max_line_bytes = max_line_bytes
         self._patient = patient
         self._user: str | None = None
 
@@ -163,13 +165,13 @@ class Exports:
     async def saved_rows(self, job: str, folder: Path) -> AsyncIterator[Json]:
         """As `rows`, for a job of any size: each piece goes through a file in ``folder``, so that
         one line is in memory. All lines that the job counts, and no errors beside them, or
-        ``Transient``; ``Permanent`` for a line over `MAX_LINE_BYTES`."""
+        ``Transient``; ``Permanent`` for a line over the limit."""
         if await self._header(job, "ERRORS") is not None:
             raise Transient("export-incomplete", "the export reports errors beside its rows")
         header = await self._header(job, "RESULT")
         total = 0 if header is None else count_of(header, "totalSize")
         told = 0 if header is None else count_of(header, "totalLines")
-        lines, offset = _Lines(), 0
+        lines, offset = _Lines(self._max_line_bytes), 0
         while offset < total:
             path = folder / f"piece-{offset}"
             piece = await self._call(partial(self._save, job, offset, path))
@@ -246,16 +248,17 @@ class _Piece:
 class _Lines:
     """The lines of a job's file, which may begin in one piece and end in another."""
 
+    max_bytes: int
     rest: bytes = b""
     came: int = 0
 
     def whole(self, file: BinaryIO) -> Iterator[bytes]:
         """Those that end in this piece. Raises ``Permanent`` for one that is too long."""
-        while part := file.readline(MAX_LINE_BYTES + 1 - len(self.rest)):
+        while part := file.readline(self.max_bytes + 1 - len(self.rest)):
             self.rest += part
             if not part.endswith(b"\n"):
-                if len(self.rest) > MAX_LINE_BYTES:
-                    raise Permanent("export-too-large", f"a row over {MAX_LINE_BYTES} bytes")
+                if len(self.rest) > self.max_bytes:
+                    raise Permanent("export-too-large", f"a row over {self.max_bytes} bytes")
                 continue
             line, self.rest = self.rest.strip(), b""
             if line:

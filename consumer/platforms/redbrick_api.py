@@ -28,7 +28,12 @@ class RedBrickApi:
     key that is called is asked for anew with each question, since it may be rotated."""
 
     def __init__(
-        self, api_url: str, api_key: str | Callable[[], str], *, timeout_s: float = 30.0
+        self,
+        api_url: str,
+        api_key: str | Callable[[], str],
+        *,
+        timeout_s: float = 30.0,
+        max_bytes: int = MAX_ANSWER_BYTES,
     ) -> None:
         self._key = api_key if callable(api_key) else lambda: api_key
         self._url = f"{api_url.rstrip('/')}/graphql/"
@@ -38,6 +43,7 @@ class RedBrickApi:
             "Content-Encoding-RB": "gzip",
             "Accept": "application/json",
         }
+        self._max_bytes = max_bytes
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._session: aiohttp.ClientSession | None = None
 
@@ -70,7 +76,7 @@ class RedBrickApi:
                 allow_redirects=False,
             ) as response:
                 _check_status(response)
-                body = await _body(response)
+                body = await _body(response, self._max_bytes)
         except TimeoutError as error:
             raise Transient("platform-timeout", "RedBrick did not answer in time") from error
         except aiohttp.ClientPayloadError as error:
@@ -92,12 +98,12 @@ def encoded(query: str, variables: Mapping[str, Any]) -> bytes:
     return base64.b64encode(gzip.compress(text.encode(), compresslevel=6, mtime=0))
 
 
-async def _body(response: aiohttp.ClientResponse) -> bytes:
+async def _body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
     body = bytearray()
     async for chunk in response.content.iter_chunked(1 << 16):
         body += chunk
-        if len(body) > MAX_ANSWER_BYTES:
-            raise Permanent("platform-answer-too-large", f"more than {MAX_ANSWER_BYTES} bytes")
+        if len(body) > max_bytes:
+            raise Permanent("platform-answer-too-large", f"more than {max_bytes} bytes")
     return bytes(body)
 
 

@@ -44,12 +44,15 @@ class Listing:
         projects: Projects,
         final: Collection[str],
         sleep: Sleep,
+        *,
+        max_pages: int = MAX_PAGES,
     ) -> None:
         self._api = api
         self._organization = organization
         self._projects = projects
         self._final = final
         self._sleep = sleep
+        self._max_pages = max_pages
 
     async def now(self) -> str:
         _, now = await self._api.ask_when(queries.WHO_ASKS, {})
@@ -64,7 +67,7 @@ class Listing:
             async for told in self._pages(project, window.since, facts):
                 listed.add(told)
                 seen = (sighting_of(one, project, facts, self._final) for one in told.entries)
-                yield Page(tuple(seen), told.count)
+                yield Page(tuple(seen), listed.first_count)
             if listed.is_whole:
                 return
         raise _malformed("platform-listing-short", "fewer tasks came than RedBrick counts")
@@ -81,7 +84,7 @@ class Listing:
             "after": None,
         }
         query, seen = queries.page(consensus=facts.consensus), set[str]()
-        for _ in range(MAX_PAGES):
+        for _ in range(self._max_pages):
             told = await patient(lambda: self._told(query, variables), self._sleep)
             yield told
             if told.cursor is None:
@@ -90,7 +93,7 @@ class Listing:
                 raise _malformed("platform-listing-circles", "a listing's cursor came back")
             seen.add(told.cursor)
             variables["after"] = told.cursor
-        raise Permanent("platform-listing-endless", f"more than {MAX_PAGES} pages")
+        raise Permanent("platform-listing-endless", f"more than {self._max_pages} pages")
 
     async def _told(self, query: str, variables: Json) -> _Told:
         return _told(*await self._api.ask_when(query, variables))
@@ -112,14 +115,16 @@ class _Round:
     """One way through a listing."""
 
     began: str | None = None
-    first_count: int | None = None
+    first_count: int | None = None  # None where what is counted is not the whole listing
     last_count: int | None = None
     _old: set[str] = field(default_factory=set)
     _new: set[str] = field(default_factory=set)
 
     def add(self, told: _Told) -> None:
         if self.began is None:
-            self.began, self.first_count = _after_second(told.at), told.count
+            self.began = _after_second(told.at)
+            of_page = told.cursor is not None and told.count == len(told.entries)
+            self.first_count = None if of_page else told.count
         self.last_count = told.count
         for entry in told.entries:
             (self._new if _is_new(entry, self.began) else self._old).add(entry["taskId"])

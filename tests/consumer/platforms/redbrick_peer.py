@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from consumer.demo.redbrick import (
-    SimulatedRedBrick,
-)
+from consumer.demo.redbrick import Fault, Kind, SimulatedRedBrick
 from consumer.download import Downloader
 from consumer.model import Label, TaskKey, TaskSnapshot
 from consumer.platforms.redbrick import RedBrick
@@ -46,6 +45,25 @@ async def connected(simulator: SimulatedRedBrick, **settings: Any) -> AsyncItera
         finally:
             await platform.close()
             await downloader.close()
+
+
+@asynccontextmanager
+async def served(
+    simulator: SimulatedRedBrick, operation: str, change: Callable[[dict[str, Any]], object]
+) -> AsyncIterator[RedBrick]:
+    """As `connected`, with what ``change`` makes of the data of each of an operation's answers."""
+
+    def other(body: bytes) -> bytes:
+        answer = json.loads(body)
+        change(answer["data"])
+        return json.dumps(answer).encode()
+
+    async def no_time(_: float) -> None:
+        pass
+
+    simulator.faults.add(operation, Fault(Kind.OTHER, change=other), times=99)
+    async with connected(simulator, sleep=no_time) as platform:
+        yield platform
 
 
 def key(simulator: SimulatedRedBrick, task_id: str) -> TaskKey:
