@@ -17,6 +17,7 @@ from weakref import WeakValueDictionary
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection
+from aio_pika.connection import make_url
 from aio_pika.exceptions import (
     AMQPError,
     AuthenticationError,
@@ -111,13 +112,21 @@ class Broker:
         async with self._opening:
             if self._connection is None or _is_lost(self._connection):
                 self.forget()
-                self._connection = await aio_pika.connect(
-                    self._url,
-                    timeout=CONNECT_S,
-                    ssl_context=self._tls(),
-                    client_properties={"connection_name": self._name},
-                )
+                self._connection = await self._new()
             return self._connection
+
+    async def _new(self) -> AbstractConnection:
+        connection = aio_pika.Connection(
+            make_url(self._url),
+            ssl_context=self._tls(),
+            client_properties={"connection_name": self._name},
+        )
+        try:
+            await connection.connect(timeout=CONNECT_S)
+        except BaseException:
+            await connection.close()  # at once: else whichever thread collects it would try to
+            raise
+        return connection
 
     async def _publisher(self, queue: str) -> AbstractChannel:
         connection = await self._connect()
