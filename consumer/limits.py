@@ -20,24 +20,28 @@ Now = Callable[[], float]  # monotonic seconds
 
 
 class Recent:
-    """Keys that were seen within ``lasts_s``; of more than ``most``, the newest."""
+    """Keys that were seen within ``lasts_s``, more than 0; of more than ``most``, the newest."""
 
     def __init__(self, lasts_s: float, most: int, now: Now = time.monotonic) -> None:
         self._lasts_s, self._most, self._now = lasts_s, most, now
         self._seen: OrderedDict[Hashable, float] = OrderedDict()
 
     def add(self, key: Hashable) -> None:
-        self._seen[key] = self._now()
+        now = self._now()
+        self._seen[key] = now
         self._seen.move_to_end(key)
-        if len(self._seen) > self._most:
+        while len(self._seen) > self._most or self._is_over(next(iter(self._seen.values())), now):
             self._seen.popitem(last=False)
 
     def __contains__(self, key: Hashable) -> bool:
         at = self._seen.get(key)
-        return at is not None and self._now() - at < self._lasts_s
+        return at is not None and not self._is_over(at, self._now())
 
     def __len__(self) -> int:
         return len(self._seen)
+
+    def _is_over(self, at: float, now: float) -> bool:
+        return now - at >= self._lasts_s
 
 
 class Buckets:

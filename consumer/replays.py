@@ -16,7 +16,7 @@ from datetime import datetime
 from consumer.limits import Now, Recent
 from consumer.model import TaskEvent
 
-MOST_EVENTS = 100_000  # remembered at a time: about 20 MB
+MOST_EVENTS = 100_000  # remembered at a time: about 40 MB
 
 
 class Replays:

@@ -71,6 +71,15 @@ def test_a_million_addresses_are_not_all_remembered() -> None:
     assert 0 not in recent
 
 
+def test_what_is_long_ago_is_forgotten() -> None:
+    now = Seconds()
+    recent = Recent(60, 1000, now)
+    for n in range(500):
+        recent.add(n)
+        now.at += 1
+    assert len(recent) == 60
+
+
 def test_log_lines_beyond_some_a_second_are_left_out_and_counted() -> None:
     now = Seconds()
     sample = Sample(per_s=10, now=now)

@@ -33,7 +33,7 @@ from tests.faults.fuzz_requests import (
 )
 
 ANSWER_S = 15.0  # for one answer that must come
-SILENCE_S = 0.3  # for one that may not
+SILENCE_S = 0.1  # for one that may not
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
@@ -74,15 +74,22 @@ class _Socket:
                     await asyncio.sleep(0)
 
     async def status(self, within_s: float) -> int | None:
-        """Of the next answer; None when none comes, or the other side closes."""
+        """Of the next answer; None when none comes, or the other side closes: whoever is refused
+        while he still sends may see no more than that. Raises ``TimeoutError`` for one that must
+        come."""
         assert self._reader is not None
         try:
             async with asyncio.timeout(within_s):
                 head = await self._reader.readuntil(b"\r\n\r\n")
                 length = _LENGTH.search(head)
                 await self._reader.readexactly(int(length[1]) if length else 0)
-        except (TimeoutError, asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, ConnectionError):
             self.drop()
+            return None
+        except TimeoutError:
+            self.drop()
+            if within_s == ANSWER_S:
+                raise
             return None
         if b"\r\nConnection: close" in head or head.startswith(b"HTTP/1.0"):
             self.drop()
@@ -115,8 +122,10 @@ async def drive(port: int, fuzzer: Fuzzer, requests: int, tally: Tally) -> None:
             continue
         await socket.send(fuzzer.splits(data))
         whole = all(one.whole for one in asked)
-        statuses = await _statuses(socket, together, must=whole and together == 1)
-        if whole and together == 1 and not statuses:
+        statuses: list[int] = []
+        try:
+            statuses = await _statuses(socket, together, must=whole and together == 1)
+        except TimeoutError:
             tally.wrong.append(f"no answer to {data[:400]!r}")
         if not whole:
             socket.drop()
