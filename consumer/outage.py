@@ -6,8 +6,9 @@ let through, the probe: an answer ends the pause, another shared failure prolong
 
 One bad task can look like an outage. So a shared failure is that task's own, and counts, when
 other tasks of its batch came out well after it (the platform is there), or when this task alone
-caused so many pauses that ended with the next task's answer. A rate limit never counts. What the
-store or the queue refuses may begin in the middle of a batch, so there other tasks prove nothing.
+caused so many pauses that ended with the next task's answer; and once that was so, also while
+nobody else is there to compare with. A rate limit never counts. What the store or the queue refuses
+may begin in the middle of a batch, so there other tasks prove nothing.
 
 No I/O; the clock (monotonic, seconds) and chance are arguments.
 """
@@ -182,7 +183,10 @@ class Outages:
         witnessed = not reason.startswith(("store-", "queue-"))
         if witnessed and len(trial.well_after) >= len(tasks):
             return True
-        return len(tasks) == 1 and self._doubts.get(min(tasks, key=str), 0) >= DOUBTS
+        if len(tasks) > 1:
+            return False
+        counted = all(_was_counted(lease, error) for lease, error in trial.failed)
+        return counted or self._doubts.get(min(tasks, key=str), 0) >= DOUBTS
 
     def _prolong(self, pause: Pause, trial: Trial) -> None:
         if pause.only != _only(trial):
@@ -240,6 +244,12 @@ def is_rate_limit(reason: str) -> bool:
 
 def _probe(works: Sequence[Lease], pause: Pause) -> Lease:
     return next((lease for lease in works if task_of(lease) != pause.only), works[0])
+
+
+def _was_counted(lease: Lease, error: Transient) -> bool:
+    """It was found to be this task's own before, by this process or another."""
+    failure = lease.failure
+    return lease.attempt > 1 and failure is not None and failure.reason == error.reason
 
 
 def _only(trial: Trial) -> TaskKey | None:

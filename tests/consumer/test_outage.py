@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from consumer.errors import Permanent, Transient
+from consumer.model import Failure
 from consumer.outage import DOUBTS, LONGEST_ASKED_S, SUSPECT, Began, Ended, Outages, Verdict
 from consumer.ports import Result
 from tests.fakes_platform import event
@@ -166,6 +167,15 @@ def test_a_task_that_came_out_well_is_above_suspicion_again() -> None:
         lane.probe("good", None)
     lane.batch({"t1": None})
     lane.pause("t1")
+
+
+def test_what_was_found_to_be_its_own_stays_so_when_nobody_is_left_to_compare_with() -> None:
+    again = lease("bad")
+    again.attempt, again.failure = 2, Failure(reason=DOWN.reason, message="", at="")
+    outages = Lane().outages
+    trial = outages.trials([again])["s"]
+    trial.note(again, DOWN)
+    assert len(outages.judge("s", trial).own) == 1
 
 
 def test_a_rate_limit_never_counts() -> None:
