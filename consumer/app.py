@@ -12,11 +12,11 @@ from typing import Any
 from consumer import check
 from consumer.admin import Admin
 from consumer.app_adapters import (
-    HANDLERS,
     LANES,
     Close,
     FullQueue,
     Unlogged,
+    handler_of,
     inbox_file,
     make_inbox,
     make_log,
@@ -57,7 +57,6 @@ from consumer.telemetry import Metrics, logger
 from consumer.timed import Timed
 
 __all__ = [
-    "HANDLERS",
     "LANES",
     "FullQueue",
     "checks",
@@ -278,7 +277,7 @@ def _loop(
     retry = settings.retry
     policy = Policy(attempts=retry.attempts, base_s=retry.base_s, cap_s=retry.cap_s)
     dispatcher = Dispatcher(
-        HANDLERS[name],
+        handler_of(name),
         ports.queue,
         ports,
         metrics,

@@ -1,4 +1,8 @@
-"""Settings become adapters: the only place that names them."""
+"""Settings become adapters: the only place that names them.
+
+The large libraries (of brokers, buckets, images) are imported with the adapter that needs them, so
+that a command which needs none starts at once.
+"""
 
 from __future__ import annotations
 
@@ -19,19 +23,15 @@ from consumer.model import LaneSpec, TaskKey
 from consumer.platforms.labelbox import Labelbox
 from consumer.platforms.labelbox_template import Template
 from consumer.platforms.redbrick import RedBrick
-from consumer.ports import DeadLetters, Handler, Platform, Queue, Sightings, Store
-from consumer.queues.rabbitmq import RabbitQueue
+from consumer.ports import DeadLetters, Handler, ImageObjects, Platform, Queue, Sightings, Store
 from consumer.queues.sqlite import SqliteQueue
 from consumer.settings import ConfigurationError, Settings
 from consumer.settings_model import LabelboxSource, RedBrickSource, Source
 from consumer.stores.directory import DirectoryStore
-from consumer.stores.s3 import S3Store
-from consumer.stores.s3_objects import S3Objects
 from consumer.telemetry import learn_secret
-from handlers import audit, export, layout
+from handlers import lanes, layout
 
-HANDLERS: Mapping[str, Handler] = {"export": export, "audit": audit}
-LANES: tuple[LaneSpec, ...] = tuple(handler.LANE for handler in HANDLERS.values())
+LANES: tuple[LaneSpec, ...] = (lanes.EXPORT, lanes.AUDIT)
 INBOX_PUT_S = 1.5  # comes after the broker's time, and senders wait for 5 s
 
 Close = Callable[[], Awaitable[None]]
@@ -50,6 +50,12 @@ class CheckedStore(Store, Protocol):
 
     async def check(self) -> None:
         """Raises what is wrong with the store, a write tried included."""
+
+
+class ClosableObjects(ImageObjects, Protocol):
+    """What every reader of images in buckets implements."""
+
+    def close(self) -> None: ...
 
 
 class Unlogged:
@@ -71,10 +77,23 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def handler_of(lane: str) -> Handler:
+    """What is done with the messages of a lane."""
+    if lane == lanes.EXPORT.name:
+        from handlers import export
+
+        return export
+    from handlers import audit
+
+    return audit
+
+
 def make_queue(settings: Settings) -> FullQueue:
     """The queue with all its lanes; not open yet."""
     if settings.queue.scheme == "sqlite":
         return SqliteQueue(settings.queue.path, LANES)
+    from consumer.queues.rabbitmq import RabbitQueue
+
     password, ca = settings.queue_password, settings.queue_ca_file
     return RabbitQueue(
         settings.queue.url,
@@ -100,6 +119,8 @@ def inbox_file(path: Path) -> SqliteQueue:
 def make_store(settings: Settings) -> CheckedStore:
     if settings.lake.scheme == "file":
         return DirectoryStore(settings.lake.path)
+    from consumer.stores.s3 import S3Store
+
     bucket, prefix = settings.lake.bucket
     return S3Store(bucket, prefix, endpoint=settings.lake_endpoint or None)
 
@@ -158,7 +179,7 @@ def _platform(name: str, source: Source, settings: Settings, closing: list[Close
 
 def _image_objects(
     name: str, source: LabelboxSource, settings: Settings, closing: list[Close]
-) -> S3Objects | None:
+) -> ClosableObjects | None:
     """What reads a source's images in buckets; None where no bucket is named. Raises
     `ConfigurationError`."""
     try:
@@ -168,6 +189,8 @@ def _image_objects(
     prefixes = [*source.image_prefixes, *([template] if template.startswith("s3://") else [])]
     if not prefixes:
         return None
+    from consumer.stores.s3_objects import S3Objects
+
     try:
         objects = S3Objects(prefixes, settings.lake_endpoint or None)
     except ValueError as error:

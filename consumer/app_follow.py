@@ -1,10 +1,12 @@
-"""What follows the log, composed: each follower by its name, and the loop that runs it."""
+"""What follows the log, composed: each follower by its name, and the loop that runs it. What a
+follower needs is imported with it."""
 
 from __future__ import annotations
 
 import re
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from consumer import check
 from consumer.app_adapters import Close, now
@@ -13,16 +15,14 @@ from consumer.app_targets import make_target
 from consumer.check import Checked
 from consumer.follow import Following
 from consumer.ports import Follower, FollowPorts, LogReader, Queue, Store
-from consumer.queues.exchange import RabbitExchange
 from consumer.serve import pause
 from consumer.settings import ConfigurationError, Settings
 from consumer.settings_retrain import CommandTarget, Target
-from consumer.stores.s3_delta import DeltaOptions
 from consumer.telemetry import Metrics
-from handlers.mirror import Mirror
-from handlers.relay import Relay
-from handlers.table import Table, TablePlace
-from handlers.table_schema import TABLE
+
+if TYPE_CHECKING:
+    from consumer.queues.exchange import RabbitExchange
+    from handlers.table import TablePlace
 
 _ESCAPED = re.compile(r"%[0-9A-Fa-f]{2}")
 
@@ -30,12 +30,16 @@ Make = Callable[[Settings, FollowPorts, list[Close]], Follower]
 
 
 def _relay(settings: Settings, ports: FollowPorts, closing: list[Close]) -> Follower:
+    from handlers.relay import Relay
+
     exchange = _exchange(settings)
     closing.append(exchange.close)
     return Relay(ports, exchange)
 
 
 def _exchange(settings: Settings) -> RabbitExchange:
+    from consumer.queues.exchange import RabbitExchange
+
     place = settings.relay_place
     if place is None:
         raise ConfigurationError(["relay.url: is missing"])
@@ -53,10 +57,14 @@ def _exchange(settings: Settings) -> RabbitExchange:
 
 
 def _table(settings: Settings, ports: FollowPorts, closing: list[Close]) -> Follower:
+    from handlers.table import Table
+
     return Table(ports, table_place(settings))
 
 
 def _mirror(settings: Settings, ports: FollowPorts, closing: list[Close]) -> Follower:
+    from handlers.mirror import Mirror
+
     return Mirror(ports, interval_s=settings.mirror.interval_s, check_s=settings.mirror.check_s)
 
 
@@ -68,9 +76,14 @@ def table_place(settings: Settings) -> Callable[[], TablePlace]:
     ):
         said = "lake: its name has a percent sign and two digits, where no Delta table can lie"
         raise ConfigurationError([f"{said}; rename it, or write [follow] table = false"])
+    from handlers.table import TablePlace
+    from handlers.table_schema import TABLE
+
     if settings.lake.scheme == "file":
         folder = TablePlace(str(settings.lake.path / TABLE))
         return lambda: folder
+    from consumer.stores.s3_delta import DeltaOptions
+
     bucket, prefix = settings.lake.bucket
     uri = f"s3://{bucket}/{prefix}/{TABLE}" if prefix else f"s3://{bucket}/{TABLE}"
     options = DeltaOptions(bucket, endpoint=settings.lake_endpoint or None)

@@ -30,7 +30,7 @@ from consumer.serve import opened, pause
 from consumer.settings import ConfigurationError, Settings
 from consumer.sightings import Window
 from consumer.telemetry import Metrics
-from handlers import export
+from handlers import lanes
 from handlers.pull.times import moment
 from handlers.standing import LakeStanding
 
@@ -145,7 +145,7 @@ def _sweeper(
             sleep=asyncio.sleep,
         ),
         queue=queue,
-        lane=export.LANE,
+        lane=lanes.EXPORT,
         ledger=Ledger(store, name, me=uuid.uuid4().hex, clock=now),
         log=log,
         projects=settings.sources[name].projects,

@@ -15,17 +15,15 @@ from consumer.errors import Permanent
 from consumer.model import (
     Action,
     HistoryItem,
-    LaneSpec,
     Message,
     Outcome,
     Record,
     TaskEvent,
 )
 from consumer.ports import Ports, Result, Work
+from handlers import lanes
 
-LANE = LaneSpec(
-    name="audit", wants=("event", "outcome", "record"), batch=500, linger_s=0.03, exclusive=True
-)
+LANE = lanes.AUDIT
 
 Entry = Mapping[str, Any]
 

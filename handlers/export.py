@@ -24,7 +24,6 @@ import msgspec
 
 from consumer.errors import Conflict, Permanent, Transient
 from consumer.model import (
-    LaneSpec,
     Missing,
     Outcome,
     Pointer,
@@ -35,11 +34,11 @@ from consumer.model import (
     decode,
 )
 from consumer.ports import Ports, Result, Work
-from handlers import layout, pointers, revisions
+from handlers import lanes, layout, pointers, revisions
 from handlers.answers import Answer, crash, fetch, fetch_apart
 from handlers.threads import together
 
-LANE = LaneSpec(name="export", wants=("event",), batch=64, linger_s=0.02)
+LANE = lanes.EXPORT
 
 TASKS_AT_ONCE = 8
 RACES = 5  # lost in a row before the event waits

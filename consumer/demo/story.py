@@ -128,7 +128,7 @@ async def _groundwire(settings: Settings) -> AsyncIterator[Running]:
             settings,
             command="demo",
             hooks=True,
-            lanes=tuple(app.HANDLERS),
+            lanes=[lane.name for lane in app.LANES],
             followers=app.chosen(settings, None),
             announce=running.announce,
             stop=stop,
