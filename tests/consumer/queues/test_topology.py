@@ -51,6 +51,30 @@ def test_the_broker_kills_after_a_thousand_deliveries_but_never_a_dead_letter() 
         assert limit > 10**9
 
 
+@pytest.mark.parametrize("lane", [EXPORT, AUDIT])
+def test_no_queue_that_is_consumed_is_left_to_the_server_s_own_limit(lane: LaneSpec) -> None:
+    """3.x has none, 4.x has 20 deliveries where none is declared, and -1 is not for all."""
+    for name, queue in arguments(lane).items():
+        limit = queue.get("x-delivery-limit")
+        assert ".wait." in name or (isinstance(limit, int) and limit >= 1000), name
+
+
+@pytest.mark.parametrize("lane", [EXPORT, AUDIT])
+def test_every_argument_is_one_that_each_version_knows(lane: LaneSpec) -> None:
+    known = {
+        "x-queue-type",
+        "x-delivery-limit",
+        "x-single-active-consumer",
+        "x-message-ttl",
+        "x-dead-letter-exchange",
+        "x-dead-letter-routing-key",
+        "x-dead-letter-strategy",
+        "x-overflow",
+    }  # none that came after 3.10 (delayed retries, consumer timeouts), none that 4.x dropped
+    for queue in arguments(lane).values():
+        assert set(queue) <= known
+
+
 def test_only_an_exclusive_lane_has_a_single_active_consumer() -> None:
     assert arguments(AUDIT)["gw.audit"]["x-single-active-consumer"] is True
     assert not any("x-single-active-consumer" in it for it in arguments(EXPORT).values())
