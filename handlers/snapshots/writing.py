@@ -13,7 +13,6 @@ from consumer.ports import Sleep, Store
 from handlers.pull.folder import sha256_of
 from handlers.pull.together import retried
 from handlers.snapshots.described import PARQUET, ROWS, StoredFile
-from handlers.snapshots.parquet import ParquetFile, same_rows
 from handlers.snapshots.rows import Row
 
 
@@ -21,6 +20,8 @@ class Manifests:
     """Takes in rows in order; never holds them all."""
 
     def __init__(self, folder: Path) -> None:
+        from handlers.snapshots.parquet import ParquetFile  # slow to import, and rarely needed
+
         self._folder = folder
         self._lines = (folder / ROWS).open("wb")
         self._parquet = ParquetFile(folder / PARQUET)
@@ -54,6 +55,8 @@ class Manifests:
             return file
         except Conflict:
             await retried(lambda: store.download(key, there), sleep)
+        from handlers.snapshots.parquet import same_rows
+
         if name == PARQUET and await asyncio.to_thread(same_rows, file, there):
             return there
         said = f"{key} holds other rows: it was begun by another version, or changed by somebody"
