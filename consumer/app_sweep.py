@@ -96,14 +96,20 @@ async def reconciled(
     watch: Watch,
 ) -> AsyncIterator[tuple[str, Tally]]:
     """The sweep that a person asks for: each project of each source, when it is done or given up.
-    It takes over from a periodic sweep that is under way. Raises ``Transient`` and ``Permanent``.
+    It takes over from a periodic sweep that is under way. One source that fails holds up no other.
+    Raises ``Transient`` and ``Permanent`` when there is no queue.
     """
     store = make_store(settings)
     log = LogTail(store)
     async with _connected(settings, wish) as (queue, platforms):
         for name in sources:
             sweeper = _sweeper(settings, name, platforms[name], store, queue, log, watch)
-            for one in [project] if project else await sweeper.known(wish):
+            try:
+                projects = [project] if project else await sweeper.known(wish)
+            except (Transient, Permanent) as error:
+                yield name, Tally("*", failure=error)
+                continue
+            for one in projects:
                 yield name, await _patiently(sweeper, wish, one)
 
 
@@ -113,10 +119,12 @@ async def _patiently(sweeper: Sweeper, wish: Wish, project: str) -> Tally:
     for attempt in range(1, TRIES + 1):
         try:
             tallies = await sweeper.sweep(wish, project=project, force=True)
-        except Taken as error:
+            tally = tallies[0] if tallies else Tally(project)
+        except Taken:
             said = f"another process took over the sweep of {sweeper.ledger.source}"
-            raise Permanent("sweep-taken", said) from error
-        tally = tallies[0] if tallies else Tally(project)
+            tally = Tally(project, failure=Permanent("sweep-taken", said))
+        except (Transient, Permanent) as error:
+            tally = Tally(project, failure=error)
         if not isinstance(tally.failure, Transient) or attempt == TRIES:
             break
         sweeper.watch.waits(tally.failure.reason, 0)

@@ -23,8 +23,9 @@ class FakeSightings:
     """Implements ``Sightings``. ``clock`` is the platform's own.
 
     ``lagging`` are tasks that the listing shows as they were, or does not show yet (None);
-    ``failing`` are raised by its calls with these numbers, from 1, where each page is a call;
-    ``before_page`` is awaited before each page with its number in the listing, from 0.
+    ``restless`` are tasks that it shows whatever was asked for; ``failing`` are raised by its
+    calls with these numbers, from 1, where each page is a call; ``before_page`` is awaited before
+    each page with its number in the listing, from 0.
     """
 
     platform: FakePlatform
@@ -33,6 +34,8 @@ class FakeSightings:
     lagging: dict[str, TaskSnapshot | None] = field(default_factory=dict)
     failing: dict[int, BaseException] = field(default_factory=dict)
     before_page: Callable[[int], Awaitable[None]] | None = None
+    restless: set[str] = field(default_factory=set)
+    closed: int = 0  # listings that ended, or were given up
     calls: int = 0
     windows: list[tuple[str, Window]] = field(default_factory=list)
     known: dict[str, Permanent | Transient] = field(default_factory=dict)  # projects that fail
@@ -50,13 +53,17 @@ class FakeSightings:
             raise self.known[project]
         names = sorted({*self.platform.tasks, *self.lagging}) if project == PROJECT else []
         total = len(names)
-        for number, start in enumerate(range(0, total, self.page_size)):
-            if self.before_page is not None:
-                await self.before_page(number)
-            self._call()
-            shown = [self._shown(name) for name in names[start : start + self.page_size]]
-            seen = [sighting(one) for one in shown if isinstance(one, TaskSnapshot)]
-            yield Page(tuple(one for one in seen if window.holds(one)), total)
+        try:
+            for number, start in enumerate(range(0, total, self.page_size)):
+                if self.before_page is not None:
+                    await self.before_page(number)
+                self._call()
+                shown = [self._shown(name) for name in names[start : start + self.page_size]]
+                seen = [sighting(one) for one in shown if isinstance(one, TaskSnapshot)]
+                told = [one for one in seen if window.holds(one) or one.task in self.restless]
+                yield Page(tuple(told), total)
+        finally:
+            self.closed += 1
 
     def _shown(self, name: str) -> object:
         if name in self.lagging:

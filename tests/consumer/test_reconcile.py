@@ -13,7 +13,7 @@ from consumer.model import timestamp
 from consumer.reconcile_plan import Pace, Wish, due
 from consumer.reconcile_state import CLAIM_S, Kind, Project, Run, Taken, state_key
 from consumer.sightings import Window
-from tests.fakes_platform import PROJECT, SOURCE, event, nifti_label
+from tests.fakes_platform import NOON, PROJECT, SOURCE, event, nifti_label
 from tests.faults.sweep_house import SweepHouse
 
 DAY = 86_400.0
@@ -56,6 +56,24 @@ async def test_later_only_what_changed_since_is_asked_for_with_an_overlap() -> N
     assert mark == timestamp(house.listing.clock() - timedelta(seconds=3600))
     assert tally.kind == "changes"
     assert house.listing.windows[-1] == (PROJECT, Window(since=timestamp(since)))
+
+
+async def test_what_the_platform_calls_changed_is_compared_whatever_its_times_say() -> None:
+    """A move by hand may show in what a platform lists, and in no time of the task's."""
+    house = await swept_once()
+    await house.sweep()
+    house.platform.tasks["t2"] = replace(house.change("t2"), stage="END", active_at=NOON)
+    house.listing.restless = {"t2"}
+    assert (await house.sweep()).gaps == {"stage": 1}
+
+
+async def test_a_listing_that_is_given_up_is_closed() -> None:
+    house = SweepHouse()
+    house.change("t1")
+    house.queue.failing = Permanent("queue-denied")
+    (tally,) = await house.sweeper().sweep() or []
+    assert tally.failure is house.queue.failing
+    assert house.listing.closed == 1
 
 
 async def test_a_change_that_nobody_told_is_queued_with_why_and_logged_as_swept() -> None:

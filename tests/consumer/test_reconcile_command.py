@@ -118,6 +118,21 @@ def test_a_window_is_of_the_lakes_times_where_the_lake_alone_is_asked(tmp_path: 
     assert "1 seen, 1 to look at (1 stale)" in on_the_day.stdout
 
 
+def test_a_source_whose_state_is_refused_fails_alone_and_says_what_to_do(tmp_path: Path) -> None:
+    lake(tmp_path, "a")
+    (tmp_path / "lake" / "sweeps").mkdir()
+    (tmp_path / "lake" / "sweeps" / "rb.json").write_text("{")
+    environ = configured(tmp_path, **PROJECT)
+    text = (tmp_path / "groundwire.toml").read_text()
+    other = text.partition("[sources.rb]")[2].partition("[retry]")[0]
+    (tmp_path / "groundwire.toml").write_text(f"{text}\n[sources.other]{other}")
+    environ["GROUNDWIRE_SOURCES__OTHER__PROJECTS"] = "project-2"
+    result = cli(environ, "reconcile", "--stale")
+    assert result.exit_code == 1
+    assert "sweeps/rb.json is no state of rb's sweeps" in result.stderr
+    assert "other project-2 (stale): 0 seen" in result.stdout
+
+
 def test_without_a_known_project_it_says_so(tmp_path: Path) -> None:
     result = cli(configured(tmp_path), "reconcile", "--dry-run")
     assert (result.exit_code, result.stdout.startswith("no project is known yet")) == (0, True)
