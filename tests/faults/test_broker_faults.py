@@ -83,3 +83,24 @@ async def test_whatever_happens_to_the_broker_answers_come_in_time_and_nothing_i
     assert house.accepted(gone_at) - exports.keys() == set()
     if inbox:
         assert {one.status for one in house.answers} == {202}
+
+
+@pytest.mark.parametrize("seed", seeds(0.05))
+async def test_a_broker_that_is_killed_has_all_that_was_accepted_when_it_is_started_again(
+    seed: int, rabbitmq_server: RabbitServer, tmp_path: Path
+) -> None:
+    rng = random.Random(seed)
+    with capture_logs():
+        async with broker_house(rabbitmq_server, tmp_path, inbox=bool(seed % 2)) as house:
+            async with house.load():
+                await asyncio.sleep(rng.uniform(0.5, 1.5))
+                await asyncio.to_thread(rabbitmq_server.kill)
+                await asyncio.sleep(rng.uniform(0.1, 1.0))
+                await asyncio.to_thread(rabbitmq_server.start)
+            await house.back()
+            receipts, exports = await house.receipts(), await house.in_lane(EXPORT)
+    assert house.late_or_wrong() == []
+    assert house.accepted()
+    assert house.accepted() - receipts.keys() == set()
+    assert set(receipts.values()) == {1}
+    assert house.accepted() - exports.keys() == set()
