@@ -168,6 +168,9 @@ class Labelbox:
             lacking = not set(ids) <= entries.keys()
             lines = sum(map(len, entries.values()))
             absent = await self._absence(project, job, lines) if lacking else None
+            if not entries.keys() <= set(ids):
+                text = "a row of the export is none that was asked for"
+                absent = absent or Transient("export-unreadable", text)
         except ProjectUnreadable as error:
             return dict.fromkeys(keys, error)
         gate = asyncio.Semaphore(ROWS_AT_ONCE)
@@ -209,16 +212,24 @@ class Labelbox:
             return error
 
     async def _get(self, url: str, *, max_bytes: int) -> bytes:
-        """What a data row points at; with our key where it lies on the API's own origin."""
-        return await self._downloader.get(
-            url, authorization=self._key_for(url), max_bytes=max_bytes
-        )
+        """What a data row points at; with our key where it lies on the API's own origin. A key
+        that is refused there may be refused everywhere: then that is what is raised."""
+        key = self._key_for(url)
+        try:
+            return await self._downloader.get(url, authorization=key, max_bytes=max_bytes)
+        except Transient as error:
+            if key is not None and error.reason == "download-refused":
+                await self._exports.now()
+            raise
 
     def _key_for(self, url: str) -> str | None:
         return self._authorization() if _origin(url) == self._api_origin else None
 
     def _authorization(self) -> str:
-        return f"Bearer {self._key()}"
+        if not (key := self._key()):
+            said = "there is no API key at present"
+            raise Transient("platform-credentials", said, shared=True)
+        return f"Bearer {key}"
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None] | None:

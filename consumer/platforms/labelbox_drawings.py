@@ -18,6 +18,8 @@ MAX_POLYLINES = 50_000  # of one label
 MAX_POINTS = 10_000  # of one line
 MAX_REFERENCE = 16_384  # characters; presigned URLs have a few thousand
 
+_MASK, _LINE = "DICOMSegmentationMask", "DICOMPolyline"
+
 Path = tuple[str | int, ...]
 
 
@@ -30,7 +32,9 @@ def drawn_in(annotations: Json, at: Path) -> tuple[tuple[Mask, ...], tuple[Polyl
     polylines: list[Polyline] = []
     for feature, frame, group, place, drawn in sorted(_objects(annotations, at), key=_order):
         category = _category(drawn)
-        masks += _mask(drawn, place, group, frame, feature, category)
+        found = list(_mask(drawn, place, group, frame, feature, category))
+        masks += found
+        _check_kind(drawn, masks=len(found))
         if drawn.get("line") is not None:
             points = _points(drawn["line"])
             polylines.append(
@@ -63,9 +67,9 @@ _Object = tuple[str, int, str, Path, Json]
 def _objects(annotations: Json, at: Path) -> Iterator[_Object]:
     groups = optional(annotations, "groups")
     for group in groups:
-        frames = optional(child(groups, group), "frames")
+        frames = child(child(groups, group), "frames")
         for number in frames:
-            objects = optional(child(frames, number), "objects")
+            objects = child(child(frames, number), "objects")
             frame = _frame(number)
             for feature in objects:
                 place: Path = (*at, "groups", group, "frames", number, "objects", feature)
@@ -81,19 +85,32 @@ def _mask(
 ) -> Iterator[Mask]:
     """One file for each feature and frame."""
     for name in ("mask", "composite_mask"):
-        url = optional(drawn, name).get("url")
-        if isinstance(url, str) and url:
-            yield Mask(
-                reference=url,
-                kind="png",
-                slot=(*at, name, "url"),
-                group=group,
-                feature=feature,
-                frame=frame,
-                category=category,
-                color=_color(drawn[name]) if name == "composite_mask" else None,
-            )
-            return
+        if drawn.get(name) is None:
+            continue
+        url = child(drawn, name).get("url")
+        if not isinstance(url, str) or not url:
+            raise unreadable("a mask has no URL")
+        yield Mask(
+            reference=url,
+            kind="png",
+            slot=(*at, name, "url"),
+            group=group,
+            feature=feature,
+            frame=frame,
+            category=category,
+            color=_color(drawn[name]) if name == "composite_mask" else None,
+        )
+        return
+
+
+def _check_kind(drawn: Json, *, masks: int) -> None:
+    """Whether there is what an object's kind promises; kinds that nobody knows promise nothing.
+    Raises ``Permanent``: half an object would read as one that was taken back."""
+    kind, line = drawn.get("annotation_kind"), drawn.get("line") is not None
+    if not masks and not line and not isinstance(kind, str):
+        raise unreadable("an object is of no kind")
+    if (kind == _MASK and not masks) or (kind == _LINE and not line):
+        raise unreadable("an object lacks what its kind is drawn by")
 
 
 def _color(composite: Json) -> tuple[int, int, int]:

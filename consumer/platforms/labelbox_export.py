@@ -111,7 +111,8 @@ class Exports:
         return await self._header(job, "ERRORS") is not None
 
     async def now(self) -> str:
-        """The platform's time by its own clock. Raises ``Transient``."""
+        """The platform's time by its own clock, from the smallest question that wants a key. Raises
+        ``Transient``."""
         return await self._graphql.time(_USER)
 
     async def _start(self, project: str, query: Sequence[Json], details: Sequence[str]) -> str:

@@ -103,4 +103,6 @@ def _task(step: dict[str, Any], side: str) -> str:
 
 def _optional(step: dict[str, Any], name: str) -> str | None:
     value = step.get(name)
-    return short(value) if isinstance(value, str) else None
+    if value is not None and not isinstance(value, str):
+        raise Permanent("row-unreadable", "what a history entry names is no text")
+    return short(value)

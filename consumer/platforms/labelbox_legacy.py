@@ -82,7 +82,7 @@ def current_row(
 ) -> Json:
     """One row of the current shape from the entries of one data row; ``frames`` by their URL."""
     first = entries[0]
-    labels = [_label(entry, frames) for entry in entries if entry.get("ID")]
+    labels = [_label(entry, frames) for entry in entries if _is_label(entry)]
     data_row = {
         "id": first["DataRow ID"],
         "row_data": first.get("Labeled Data"),
@@ -102,8 +102,19 @@ def current_row(
     }
 
 
+def _is_label(entry: Json) -> bool:
+    """Whether it is about a label, rather than a row without one."""
+    given = entry.get("ID")
+    if given is None and ("ID" in entry or not entry.get("Label")):
+        return False
+    if not isinstance(given, str) or not given:
+        raise _unreadable("an entry does not say which label it is about")
+    return True
+
+
 def _project_details(entry: Json) -> Json:
-    info = entry.get("DataRow Workflow Info") or {}
+    info = entry.get("DataRow Workflow Info")
+    info = {} if info is None else info
     if not isinstance(info, dict):
         raise _unreadable("DataRow Workflow Info is not an object")
     steps = _objects(info.get("Workflow History"))
@@ -112,7 +123,11 @@ def _project_details(entry: Json) -> Json:
 
 
 def _label(entry: Json, frames: Mapping[str, Sequence[Json]]) -> Json:
-    label = entry.get("Label") if isinstance(entry.get("Label"), dict) else {}
+    drawn = entry.get("Label")
+    if not isinstance(drawn, dict):
+        if entry.get("Skipped") is not True:
+            raise _unreadable("an entry has no Label")
+        drawn = {}
     details = {
         "created_at": entry.get("Created At"),
         "updated_at": entry.get("Updated At"),
@@ -133,13 +148,15 @@ def _label(entry: Json, frames: Mapping[str, Sequence[Json]]) -> Json:
         },
         "annotations": {
             "groups": _by_name((_group(group, frames) for group in _groups(entry)), "a group"),
-            "classifications": (label or {}).get("classifications") or [],
+            "classifications": drawn.get("classifications") or [],
         },
     }
 
 
 def _groups(entry: Json) -> Iterator[Json]:
     label = entry.get("Label")
+    if isinstance(label, dict) and label and "groups" not in label:
+        raise _unreadable("a Label has no groups")
     for group in _objects(label.get("groups") if isinstance(label, dict) else None):
         if not isinstance(group.get("name"), str):
             raise _unreadable("a group has no name")
@@ -148,7 +165,8 @@ def _groups(entry: Json) -> Iterator[Json]:
 
 def _group(group: Json, frames: Mapping[str, Sequence[Json]]) -> tuple[str, Json]:
     name = group["name"].capitalize()
-    given = group.get("frames")
+    if (given := group.get("frames")) is None:
+        raise _unreadable("a group has no frames")
     listed = frames[given] if isinstance(given, str) else _objects(given)
     return name, {
         "name": name,

@@ -33,6 +33,7 @@ from consumer.platforms.labelbox_json import Json, child, optional, unreadable, 
 from consumer.platforms.texts import checked, short, sound
 
 MAX_LABELS = 1_000  # of one data row
+_DICOM = "DICOM"  # a label's kind
 MAX_DEPTH = 100  # of its nesting
 
 
@@ -44,7 +45,7 @@ def snapshot_of(row: Json, key: TaskKey, details: Collection[str]) -> TaskSnapsh
     row = with_sorted_labels(row, key.project)
     data_row, entry = child(row, "data_row"), entry_of(row, key.project)
     project_details = child(entry, "project_details")
-    steps = project_details.get("workflow_history") or []
+    steps = steps_of(project_details)
     history = history_of(steps, key.project, key.task)
     done = _is_done(steps, project_details)
     at: Path = ("projects", key.project, "labels")
@@ -118,7 +119,9 @@ def _is_done(steps: object, details: Json) -> bool:
     """Approved by the history, and by the status where newer exports give one; a row moved to
     Done by hand shows no next task and the status."""
     told = details.get("workflow_status") or details.get("task_name")
-    said = isinstance(told, str) and told.casefold() == DONE.casefold()
+    if told is not None and not isinstance(told, str):
+        raise unreadable("a row's status is no text")
+    said = (told or "").casefold() == DONE.casefold()
     if newest_stage(steps) == DONE:
         return said or not told
     return said and leads_nowhere(steps)
@@ -126,11 +129,17 @@ def _is_done(steps: object, details: Json) -> bool:
 
 def stage_of(details: Json) -> str | None:
     """The stage that a row's ``project_details`` tell."""
-    steps = details.get("workflow_history") or []
+    steps = steps_of(details)
     if _is_done(steps, details):
         return DONE
     named = details.get("task_name")
     return newest_stage(steps) or (short(named) if isinstance(named, str) else None)
+
+
+def steps_of(details: Json) -> object:
+    """The workflow's history as it was told; empty where none was."""
+    steps = details.get("workflow_history")
+    return [] if steps is None else steps
 
 
 def active_at(
@@ -158,12 +167,15 @@ def _label(label: Json, at: Path, images: tuple[Image, ...]) -> tuple[Label, Lab
         optional(label, "label_details"),
         optional(label, "performance_details"),
     )
+    skipped = performance.get("skipped") is True
     annotations = optional(label, "annotations")
+    if label.get("label_kind") == _DICOM and not skipped:
+        child(child(label, "annotations"), "groups")  # without them it would read as an empty label
     masks, polylines = drawn_in(annotations, (*at, "annotations"))
     created_at, updated_at = label_times(label)
     facts = LabelFacts(
         id=label_id,
-        skipped=performance.get("skipped") is True,
+        skipped=skipped,
         benchmark=any(
             one.get(name) is True
             for one in (label, details, performance)

@@ -24,6 +24,7 @@ from consumer.platforms.labelbox_rows import (
     entry_of,
     label_times,
     stage_of,
+    steps_of,
     with_sorted_labels,
 )
 from consumer.sightings import Page, Sighting, Window
@@ -111,7 +112,7 @@ def sighting_of(entries: Sequence[Json], project: str) -> Sighting:
         row = with_sorted_labels(row, project)
         entry = entry_of(row, project)
         details = child(entry, "project_details")
-        history = history_of(details.get("workflow_history") or [], project, task)
+        history = history_of(steps_of(details), project, task)
         times = [label_times(label) for label in entry["labels"]]
         return Sighting(
             task,

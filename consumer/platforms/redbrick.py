@@ -37,6 +37,7 @@ from consumer.platforms.redbrick_images import ImageSaver
 from consumer.platforms.redbrick_projects import Projects
 from consumer.platforms.redbrick_sightings import Listing
 from consumer.platforms.redbrick_snapshot import Content, ProjectFacts, snapshot_of
+from consumer.platforms.redbrick_types import check_task
 from consumer.platforms.redbrick_variants import Masks, Variant
 from consumer.platforms.redbrick_versions import (
     Part,
@@ -177,6 +178,7 @@ class RedBrick:
         if entry is None:
             await self._projects.facts(key.project, fresh=True)  # raises when it is unreadable
             return Missing(source=key.source, project=key.project, task=key.task)
+        check_task(entry, key.task)
         content, project = await self._complete(_content(entry, project), key, project)
         return snapshot_of(key, content, project, self._final, self._variant)
 

@@ -17,6 +17,7 @@ import aiohttp
 
 from consumer.errors import Permanent, Transient
 from consumer.platforms.headers import clock_of, wait_s
+from consumer.platforms.redbrick_values import as_json
 
 MAX_ANSWER_BYTES = 64 << 20
 _SDK_VERSION = "2.35.4"  # the vendor's SDK whose protocol this is
@@ -67,11 +68,13 @@ class RedBrickApi:
     async def _asked(
         self, query: str, variables: Mapping[str, Any]
     ) -> tuple[dict[str, Any], Mapping[str, str]]:
+        if not (key := self._key()):
+            raise Transient("platform-refused", "there is no API key at present", shared=True)
         try:
             async with self._client().post(
                 self._url,
                 data=encoded(query, variables),
-                headers={**self._headers, "ApiKey": self._key()},
+                headers={**self._headers, "ApiKey": key},
                 timeout=self._timeout,
                 allow_redirects=False,
             ) as response:
@@ -128,7 +131,7 @@ def _check_status(response: aiohttp.ClientResponse) -> None:
 
 def _data(body: bytes) -> dict[str, Any]:
     try:
-        answer = json.loads(body)
+        answer = as_json(body.decode())
     except (ValueError, RecursionError) as error:
         raise Transient("platform-answer-malformed", "RedBrick's answer is not JSON") from error
     if not isinstance(answer, dict):

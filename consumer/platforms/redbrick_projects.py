@@ -12,6 +12,7 @@ from consumer.errors import Transient
 from consumer.platforms import redbrick_queries as queries
 from consumer.platforms.redbrick_api import RedBrickApi
 from consumer.platforms.redbrick_snapshot import ProjectFacts
+from consumer.platforms.redbrick_types import check_project
 
 KEPT = timedelta(seconds=60)
 _REVIEW = "expert-review"  # the brick of a review stage
@@ -51,6 +52,7 @@ def _facts(answer: Any) -> ProjectFacts:
     if not isinstance(answer, Mapping) or answer.get("status") != _READABLE:
         raise Transient("project-unreadable", "RedBrick shows no such project to this key")
     try:
+        check_project(answer)
         return ProjectFacts(
             taxonomy=dict(answer["taxonomy"]),
             consensus=bool((answer.get("consensusSettings") or {}).get("enabled")),

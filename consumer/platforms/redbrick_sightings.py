@@ -20,6 +20,7 @@ from consumer.platforms.redbrick_document import is_merged
 from consumer.platforms.redbrick_history import history_of, uploaded_versions
 from consumer.platforms.redbrick_projects import Projects
 from consumer.platforms.redbrick_snapshot import WORKED_ON, ProjectFacts, active_at
+from consumer.platforms.redbrick_types import check_listed
 from consumer.platforms.redbrick_values import moment
 from consumer.platforms.redbrick_versions import parts_of, version_of
 from consumer.platforms.texts import short, time_text
@@ -146,6 +147,7 @@ def sighting_of(entry: Json, project: str, facts: ProjectFacts, final: Collectio
     gives: only what would move a pointer counts."""
     task = entry["taskId"]
     try:
+        check_listed(entry)
         stage = short(entry["currentStageName"])
         events = entry.get("genericEvents") or []
         history = history_of(project, task, events, final)
