@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test chaos vendor check bench lock install system clean
+.PHONY: demo test chaos vendor check bench lock sbom licences audit install system clean
 
 demo: install
 	$(BIN)/groundwire demo $(ARGS)
@@ -38,12 +38,13 @@ bench: install system
 
 install: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml requirements-dev.lock
+$(INSTALLED): pyproject.toml requirements-dev.lock requirements-build.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Python 3.11 or later is needed; name one with PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-build.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # A real RabbitMQ for the tests, which start and stop it themselves, on loopback; and plastimatch.
@@ -52,12 +53,27 @@ system:
 		>/dev/null 2>&1 || deploy/install-test-servers
 
 # Pins every package with its hashes, for running and for developing; names no index.
-LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 lock:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(LOCK) --upgrade --output-file requirements.lock
-	$(LOCK) --group dev --constraint requirements.lock --output-file requirements-dev.lock
+	$(LOCK) pyproject.toml --upgrade --output-file requirements.lock
+	$(LOCK) pyproject.toml --group dev --constraint requirements.lock --output-file requirements-dev.lock
+	$(LOCK) --group build --upgrade --output-file requirements-build.lock
+
+# What the image is made of, for whoever has to know: read from the lock, without a network.
+sbom licences: install
+	$(BIN)/python deploy/sbom.py $@
+
+# Known advisories against what is locked, for running and for developing. Needs a network: the
+# advisories are PyPI's. A package that nobody could be asked about is a failure.
+AUDIT := .venv-audit
+audit:
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	$(AUDIT)/bin/pip-audit --strict --require-hashes --disable-pip -r requirements.lock
+	$(AUDIT)/bin/pip-audit --strict --require-hashes --disable-pip -r requirements-dev.lock
+	$(AUDIT)/bin/pip-audit --strict --require-hashes --disable-pip -r requirements-build.lock
 
 clean:
 	rm -rf $(VENV) .venv-* build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -188,9 +188,21 @@ def test_the_image_copies_what_exists_and_what_its_ignore_file_lets_in() -> None
 
 
 def test_the_image_installs_only_what_is_locked() -> None:
-    installs = [step for step in STEPS if "pip" in step and " install " in step]
-    assert all("--require-hashes" in step or "--no-deps ." in step for step in installs)
-    assert len(installs) == 2
+    """What builds the package is locked as well, and the package itself needs no index."""
+    steps = [one for step in STEPS if step.startswith("RUN") for one in step.split("&&")]
+    installs = [one for one in steps if "pip" in one and re.search(r" (install|wheel) ", one)]
+    locked = [one for one in installs if "--require-hashes" in one and "--only-binary" in one]
+    assert [one.split()[-1] for one in locked] == ["requirements-build.lock", "requirements.lock"]
+    ours = [one for one in installs if one not in locked]
+    assert all("--no-deps" in one for one in ours)
+    assert all("--no-build-isolation" in one or "--no-index" in one for one in ours)
+    assert len(ours) == 2
+
+
+def test_the_base_of_both_stages_can_be_named_by_its_digest() -> None:
+    bases = [step.split()[1] for step in STEPS if step.startswith("FROM")]
+    assert bases == ["${PYTHON}", "${PYTHON}"]
+    assert not any(step.startswith("# syntax=") for step in STEPS)  # that would be fetched, too
 
 
 def test_the_image_does_not_run_as_root() -> None:
