@@ -51,7 +51,7 @@ class Dispatcher:
     _untold: list[Record] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
-        self._outages = Outages(self.monotonic, self.random)
+        self._outages = Outages(self.monotonic, self.random, self.policy)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until ``stop`` is set; what is leased by then is finished or, when this is cancelled,

@@ -24,7 +24,7 @@ from consumer.model import Record, TaskKey
 from consumer.ports import Lease, Result
 from consumer.retry import Policy, backoff_s
 
-PAUSE = Policy(base_s=2.0, cap_s=60.0)
+LONGEST_PAUSE_S = 60.0  # so that a source which is mended goes on within a minute or two
 LONGEST_ASKED_S = 3600.0  # that a platform may ask for (Retry-After)
 RETURNS_PER_S = 100.0  # leases of one paused source that come back; they are given back at once
 HELD_PER_S = 250.0  # that one loop gives back while it gets nothing else
@@ -110,7 +110,11 @@ class Verdict:
 class Outages:
     """Of one lane, in this process."""
 
-    def __init__(self, now: Callable[[], float], random: Callable[[], float]) -> None:
+    def __init__(
+        self, now: Callable[[], float], random: Callable[[], float], policy: Policy
+    ) -> None:
+        cap_s = min(policy.cap_s, LONGEST_PAUSE_S)
+        self._policy = Policy(base_s=min(policy.base_s, cap_s), cap_s=cap_s)
         self._now = now
         self._random = random
         self._pauses: dict[str, Pause] = {}
@@ -199,7 +203,7 @@ class Outages:
         self._wait_again(pause, trial)
 
     def _wait_again(self, pause: Pause, trial: Trial) -> float:
-        after_s = max(backoff_s(pause.failures, PAUSE, self._random), _asked_s(trial))
+        after_s = max(backoff_s(pause.failures, self._policy, self._random), _asked_s(trial))
         pause.until = self._now() + after_s
         return after_s
 

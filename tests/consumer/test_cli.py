@@ -21,6 +21,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from consumer.cli import app
+from handlers import layout
 
 TOKEN = "tok-secret-123456"
 COMMANDS = [
@@ -119,6 +120,13 @@ def logged(metrics: str) -> int:
     return int(found[1]) if found else 0
 
 
+def spoil(folder: Path, task: str) -> None:
+    """What the lake holds of the task cannot be read, so that its event is buried."""
+    pointer = folder / "lake" / layout.pointer_key("p1", task)
+    pointer.parent.mkdir(parents=True)
+    pointer.write_bytes(b"not a pointer")
+
+
 def webhook(task: str = "t1") -> bytes:
     data = {"orgId": "org1", "projectId": "p1", "taskId": task, "stageName": "Label"}
     event = {"event": "TASK_ENTERED_STAGE", "id": task, "timestamp": 1_700_000_000, "data": data}
@@ -207,9 +215,9 @@ def test_run_keeps_what_it_accepts_and_stops_in_order(tmp_path: Path) -> None:
         assert running.ask(hooks, "/hooks/rb", webhook())[0] == 401
         assert running.ask(hooks, f"/hooks/rb?token={TOKEN}", webhook())[0] == 202
         assert running.ask(admin, "/readyz") == (200, '{"ready": true}')
-        running.wait(lambda line: line["event"] == "buried")
+        running.wait(lambda line: line["event"] == "source paused")  # there is no platform
         deadline = time.monotonic() + 20
-        while logged(running.ask(admin, "/metrics")[1]) < 3:  # started, receipt, buried
+        while logged(running.ask(admin, "/metrics")[1]) < 3:  # started, receipt, paused
             assert time.monotonic() < deadline
         began = time.monotonic()
         running.process.send_signal(signal.SIGTERM)
@@ -224,6 +232,8 @@ def test_run_keeps_what_it_accepts_and_stops_in_order(tmp_path: Path) -> None:
 
 def test_dead_letters_are_listed_shown_replayed_and_dropped(tmp_path: Path) -> None:
     environ = configured(tmp_path)
+    for task in ("t1", "t2"):
+        spoil(tmp_path, task)
     with process(environ, "run") as running:
         url = f"/hooks/rb?token={TOKEN}"
         assert running.ask(running.port("hooks"), url, webhook("t1"))[0] == 202
@@ -237,11 +247,11 @@ def test_dead_letters_are_listed_shown_replayed_and_dropped(tmp_path: Path) -> N
     head, *rows = cli(environ, "dead", "list").stdout.splitlines()  # not cut short in a pipe
     assert head.split()[0] == "id"
     assert [row.split()[:4] for row in rows] == [
-        [one, "export", "platform-unreachable", "1"] for one in (first, second)
+        [one, "export", "pointer-unreadable", "1"] for one in (first, second)
     ]
-    assert all("RedBrick cannot be reached" in row for row in rows)
+    assert all("is no pointer of this version" in row for row in rows)
     shown = json.loads(cli(environ, "dead", "show", first).stdout)
-    assert shown["failure"]["reason"] == "platform-unreachable"
+    assert shown["failure"]["reason"] == "pointer-unreadable"
     assert cli(environ, "dead", "replay", first).exit_code == 2  # no reason given
     replayed = cli(environ, "dead", "replay", first, "--reason", "the platform is back")
     assert (replayed.exit_code, first in replayed.stdout) == (0, True)

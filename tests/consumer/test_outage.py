@@ -10,6 +10,7 @@ from consumer.errors import Permanent, Transient
 from consumer.model import Failure
 from consumer.outage import DOUBTS, LONGEST_ASKED_S, SUSPECT, Began, Ended, Outages, Verdict
 from consumer.ports import Result
+from consumer.retry import Policy
 from tests.fakes_platform import event
 from tests.fakes_queue import FakeLease, FakeQueue
 
@@ -26,7 +27,7 @@ class Lane:
     outages: Outages = field(init=False)
 
     def __post_init__(self) -> None:
-        self.outages = Outages(lambda: self.now, lambda: 1.0)
+        self.outages = Outages(lambda: self.now, lambda: 1.0, Policy())
 
     def batch(self, results: dict[str, Result], source: str = "s") -> Verdict:
         handed, held = self.outages.admit([lease(task, source) for task in results])

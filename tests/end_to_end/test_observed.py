@@ -45,6 +45,9 @@ class Observed:
         held = await self.metric("queue_messages")
         return f"{held} messages are queued" if held else None
 
+    async def paused(self) -> str | None:
+        return None if await self.metric("source_paused") else "no source is paused"
+
     async def send(self, post: Post, path: str = "", **headers: str) -> int:
         url = f"http://127.0.0.1:{self.place.hooks_port}/hooks/{path or post.source}"
         query = {"token": post.token or ""}
@@ -82,7 +85,9 @@ async def test_every_metric_has_the_number_of_what_happened(tmp_path: Path) -> N
         redbrick.label(good)
         redbrick.label(bad, [Drawing(0, (Instance(1),), b"this is no NIfTI")])
         posts = place.webhooks()
-        assert [await seen.send(post) for post in posts] == [202] * len(posts)
+        assert await seen.send(posts[0]) == 202
+        await until(seen.paused)
+        assert [await seen.send(post) for post in posts[1:]] == [202] * len(posts[1:])
         assert await seen.send(Post("redbrick", {}, b"{}", token="guess")) == 401
         assert await seen.send(Post("redbrick", {}, b" " * (BODY_LIMIT + 1), token="x")) == 413
         await until(seen.idle)
@@ -94,6 +99,7 @@ async def test_every_metric_has_the_number_of_what_happened(tmp_path: Path) -> N
         last = await seen.metric("last_webhook_timestamp_seconds", source="redbrick")
         assert began <= last <= time.time()
         assert await seen.metric("retries_total", lane="export", reason="platform-down") > 0
+        assert await seen.metric("source_paused", source="redbrick", reason="platform-down") == 0
         dead = await seen.metric("dead_letters", lane="export")
         assert dead > 0
         assert dead == await seen.metric("buried_total", lane="export")
