@@ -157,6 +157,10 @@ OUT = [
     "segmentations/con/../x", "./x", "segmentations/./x", "segmentations/", "C:/x", "C:\\x",
     "segmentations/x\n", "segmentations/" + "x" * 300, "..", ".", "", "/", ".groundwire-pull/state",
     "tasks.json", "../tasks.json", "segmentations/x.", "~/x", "segmentations/x:y",
+    *(f"{tree}/{steps}.nii.gz"
+      for tree in ("segmentations", "images", "masks", "geometry")
+      for steps in ("../escape", "../../escape", "../../../escape", "a/../../../../escape",
+                    "/escape", "..\\..\\escape", "a\0b", "label-1/../../../../escape", "x" * 300, "a:b")),
 ]  # fmt: skip
 
 
@@ -239,4 +243,4 @@ def spoilt(rng: random.Random, lake: Path) -> None:
 async def whatever(lake: Lake, folder: Path) -> None:
     """A pull may fail as a command may, and in no other way."""
     with contextlib.suppress(GroundwireError):
-        await pulled(lake, folder)
+        await pulled(lake, folder, Options(with_files=True))
