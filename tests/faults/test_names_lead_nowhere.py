@@ -160,7 +160,8 @@ OUT = [
     *(f"{tree}/{steps}.nii.gz"
       for tree in ("segmentations", "images", "masks", "geometry")
       for steps in ("../escape", "../../escape", "../../../escape", "a/../../../../escape",
-                    "/escape", "..\\..\\escape", "a\0b", "label-1/../../../../escape", "x" * 300, "a:b")),
+                    "/escape", "..\\..\\escape", "a\0b", "label-1/../../../../escape",
+                    "x" * 300, "a:b")),
 ]  # fmt: skip
 
 
