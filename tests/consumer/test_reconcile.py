@@ -13,10 +13,11 @@ from consumer.model import timestamp
 from consumer.reconcile_plan import Pace, Wish, due
 from consumer.reconcile_state import CLAIM_S, Kind, Project, Run, Taken, state_key
 from consumer.sightings import Window
-from tests.fakes_platform import NOON, PROJECT, SOURCE, event, nifti_label
+from tests.fakes_platform import PROJECT, SOURCE, event, nifti_label
 from tests.faults.sweep_house import SweepHouse
 
 DAY = 86_400.0
+LONG_AGO = "2020-01-01T00:00:00.000000Z"
 
 
 async def swept_once() -> SweepHouse:
@@ -62,7 +63,7 @@ async def test_what_the_platform_calls_changed_is_compared_whatever_its_times_sa
     """A move by hand may show in what a platform lists, and in no time of the task's."""
     house = await swept_once()
     await house.sweep()
-    house.platform.tasks["t2"] = replace(house.change("t2"), stage="END", active_at=NOON)
+    house.platform.tasks["t2"] = replace(house.change("t2"), stage="END", active_at=LONG_AGO)
     house.listing.restless = {"t2"}
     assert (await house.sweep()).gaps == {"stage": 1}
 
