@@ -172,6 +172,10 @@ async def _unnamed(_: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = "groundwire"
 
 
+def _nothing() -> None:
+    """What ending one that has gone comes to."""
+
+
 class _Connection(RequestHandler):
     """Counts what comes, and says in one line, without what was sent, that something was no
     request."""
@@ -202,6 +206,7 @@ class _Connection(RequestHandler):
         self._read_on()
         if self.guest is not None and self._listener.crowd is not None:
             self._listener.crowd.leave(self.guest)
+            self.guest.close = _nothing  # no cycle is left: thousands would be collected at once
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

@@ -185,7 +185,9 @@ class Receiver:
             if crowded:
                 raise Transient("memory-crowded", "too many bodies are incomplete") from error
             raise Rejected(408, "body-timeout", "the body did not come in time") from error
-        except (ClientError, ConnectionError, web.RequestPayloadError) as error:
+        except (ClientError, ConnectionError, RuntimeError, web.RequestPayloadError) as error:
+            if isinstance(error, RuntimeError) and request.transport is not None:
+                raise  # aiohttp raises one when the connection went before it was read
             raise Rejected(400, "body-broken", "the body broke off") from error
         return bytes(body)
 

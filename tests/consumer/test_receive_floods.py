@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from ipaddress import ip_network
 
+import pytest
 import pytest_asyncio
 from structlog.testing import capture_logs
 
@@ -169,6 +171,27 @@ async def test_bodies_that_never_end_make_no_good_webhook_wait(make: Make) -> No
         task.cancel()
     for _, writer in dripping:
         writer.close()
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_who_is_let_go_before_his_body_is_looked_at_is_no_defect_of_ours(
+    make: Make, turns: int
+) -> None:
+    """However many turns of the loop lie between another's arrival and what he asks."""
+    crowd = Crowd(1)
+    house = await make(crowd=crowd)
+    one, other = socket.create_connection(("127.0.0.1", house.port)), socket.socket()
+    await until(lambda: len(crowd) == 1)
+    other.connect(("127.0.0.1", house.port))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    one.send(b"POST /hooks/lab HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n[")
+    for _ in range(20):
+        await asyncio.sleep(0)
+    for each in (one, other):
+        each.close()
+    assert await good(house) == 202
+    assert house.refusals("internal-error") == 0
 
 
 async def test_a_repeated_request_is_answered_alike_and_queued_once(make: Make) -> None:
