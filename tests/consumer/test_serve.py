@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 
 import pytest
 
 from consumer.errors import Permanent, Transient
 from consumer.model import LaneSpec, Record
-from consumer.serve import Failed, Loop, Process
+from consumer.serve import OVERDUE, Failed, Loop, Process
 from tests.fakes_queue import FakeQueue
 
 AUDIT = LaneSpec(name="audit", wants=("record",), exclusive=True)
@@ -60,6 +61,21 @@ async def test_a_stop_ends_the_wait_for_the_queue() -> None:
     process, _ = a_process(queue=FakeQueue([AUDIT], failing=Transient("queue-down")))
     running = asyncio.create_task(process.run())
     await asyncio.sleep(0)
+    process.stop.set()
+    await asyncio.wait_for(running, 2)
+
+
+async def test_a_stop_ends_the_opening_of_a_queue_that_does_not_answer() -> None:
+    asked = asyncio.Event()
+
+    class Silent(FakeQueue):
+        async def open(self) -> None:
+            asked.set()
+            await asyncio.Event().wait()
+
+    process, _ = a_process(queue=Silent([AUDIT]))
+    running = asyncio.create_task(process.run())
+    await asked.wait()
     process.stop.set()
     await asyncio.wait_for(running, 2)
 
@@ -127,3 +143,28 @@ async def test_what_does_not_finish_in_time_is_cancelled_while_the_queue_is_open
     await asyncio.wait_for(running, 4)
     assert open_then == [True]
     assert not queue.opened
+
+
+HANGS = """
+import asyncio, time
+from consumer.serve import end_at_the_latest
+
+async def main():
+    stop = asyncio.Event()
+    last = asyncio.create_task(end_at_the_latest(stop, 1.0))
+    asyncio.get_running_loop().run_in_executor(None, time.sleep, 60)
+    stop.set()
+    await last
+
+asyncio.run(main())
+"""
+
+
+async def test_a_thread_that_hangs_keeps_no_process_from_ending() -> None:
+    """Python itself would wait for it."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", HANGS, stdout=asyncio.subprocess.PIPE
+    )
+    said, _ = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == OVERDUE
+    assert b"not stopped in time" in said
