@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any, TypeVar
@@ -27,10 +28,12 @@ class Threads:
         self._deadline_s = deadline_s
         self._calls: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
         self._starting = Lock()
-        self._state = "new"
+        self._started = 0
+        self._closed = False
 
     async def run(self, call: Callable[[], T]) -> T:
-        """What the call returns or raises; ``Transient`` (``store-slow``) at the deadline."""
+        """What the call returns or raises; ``Transient`` (``store-slow``) at the
+        deadline, or (``store-no-thread``) where memory is too short for any."""
         self._start()
         answer: Future[T] = Future()
         self._calls.put((call, answer))
@@ -44,18 +47,24 @@ class Threads:
     def close(self) -> None:
         """Takes no further calls; those that run end by themselves."""
         with self._starting:
-            started, self._state = self._state == "started", "closed"
-        for _ in range(self._count if started else 0):
+            self._closed = True
+        for _ in range(self._started):
             self._calls.put(None)
 
     def _start(self) -> None:
+        """As many as there is memory for; the others when there is more."""
         with self._starting:
-            if self._state == "closed":
+            if self._closed:
                 raise RuntimeError("the store is closed")
-            if self._state == "new":
-                for number in range(self._count):
-                    Thread(target=self._work, name=f"store-{number}", daemon=True).start()
-                self._state = "started"
+            while self._started < self._count:
+                try:
+                    Thread(target=self._work, name=f"store-{self._started}", daemon=True).start()
+                except (RuntimeError, MemoryError):
+                    if not self._started:
+                        text = "there is no memory for a thread that asks the store"
+                        raise Transient("store-no-thread", text, shared=True) from None
+                    return
+                self._started += 1
 
     def _work(self) -> None:
         while (given := self._calls.get()) is not None:
@@ -65,4 +74,5 @@ class Threads:
             try:
                 answer.set_result(call())
             except BaseException as error:
-                answer.set_exception(error)
+                with suppress(Exception):  # no memory even to say so: then it is slow
+                    answer.set_exception(error)
