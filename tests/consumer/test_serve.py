@@ -98,11 +98,17 @@ async def test_a_lane_that_ends_by_itself_ends_the_process() -> None:
 
 
 async def test_ready_means_that_its_lanes_are_worked_on() -> None:
-    process, queue = a_process(audit=idle)
+    begun = asyncio.Event()
+
+    async def working(stop: asyncio.Event) -> None:
+        begun.set()
+        await stop.wait()
+
+    process, _ = a_process(audit=working)
     with pytest.raises(Transient):
         await process.check_lane("audit")
     running = asyncio.create_task(process.run())
-    await until(lambda: bool(queue.puts))
+    await begun.wait()
     await process.check_lane("audit")
     process.stop.set()
     await running
