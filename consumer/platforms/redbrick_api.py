@@ -17,7 +17,6 @@ import aiohttp
 
 from consumer.errors import Permanent, Transient
 from consumer.platforms.headers import clock_of, wait_s
-from consumer.platforms.redbrick_values import as_json
 
 MAX_ANSWER_BYTES = 64 << 20
 _SDK_VERSION = "2.35.4"  # the vendor's SDK whose protocol this is
@@ -131,7 +130,7 @@ def _check_status(response: aiohttp.ClientResponse) -> None:
 
 def _data(body: bytes) -> dict[str, Any]:
     try:
-        answer = as_json(body.decode())
+        answer = json.loads(body, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise Transient("platform-answer-malformed", "RedBrick's answer is not JSON") from error
     if not isinstance(answer, dict):
@@ -142,6 +141,11 @@ def _data(body: bytes) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise Transient("platform-answer-malformed", "RedBrick's answer has no data")
     return data
+
+
+def _refuse(constant: str) -> Any:
+    """NaN and the infinities are no JSON, and none may read as null: that says there is nothing."""
+    raise ValueError(constant)
 
 
 def _codes(errors: Any) -> str:

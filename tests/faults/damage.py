@@ -14,6 +14,7 @@ _VALUES: tuple[Any, ...] = (
     10**400, float("inf"), float("nan"), DEEP, [None], {"x": None}, [[]], "9" * 5000,
 )  # fmt: skip
 _NEVER: tuple[Any, ...] = ({"x": None}, DEEP)  # what no field is that may be null
+_EITHER: tuple[Any, ...] = (("frames", []),)  # a legacy group has them listed, or behind a URL
 _MAPS = {"projects", "groups", "frames", "objects"}  # whose keys are data: one less is no damage
 
 Place = tuple[Any, Any, bool]  # what holds it, under which name or number; whether it may be gone
@@ -37,7 +38,8 @@ def damage(answer: Any, rng: random.Random) -> str:
         return f"{name} is gone"
     kind = type(holder[name])
     others = _NEVER if holder[name] is None else _VALUES
-    holder[name] = rng.choice([one for one in others if type(one) is not kind])
+    allowed = [one for one in others if type(one) is not kind and (name, one) not in _EITHER]
+    holder[name] = rng.choice(allowed)
     return f"{name} is {holder[name]!r:.40}"
 
 
