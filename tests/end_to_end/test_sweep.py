@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -142,13 +144,19 @@ async def test_without_any_webhook_the_periodic_sweep_finds_everything(tmp_path:
 
 
 async def test_a_backfill_that_is_killed_goes_on_under_its_own_name(tmp_path: Path) -> None:
-    """It waits for somebody to export what the first source has, and is killed there."""
+    """It waits for somebody to export what the first source has, and is killed there; then it is
+    interrupted."""
     async with clinic(tmp_path, GROUNDWIRE_SWEEP__MOST_WAITING="1") as place:
         begin(place)
         place.start("backfill", "backfill")
         await until(lambda: waiting(place, "backfill"))
         place.kill("backfill")
         begun = await unfinished_run(place)
+        place.start("again", "backfill", "labelbox")
+        await until(lambda: waiting(place, "again"))
+        place.processes["again"].send_signal(signal.SIGINT)
+        assert await asyncio.to_thread(place.processes["again"].wait, 10) == 130
+        assert "Traceback" not in (place.directory / "again.log").read_text()
         place.start("run", "run")
         again = await place.run("backfill")
         assert again.returncode == 0, again.stderr
