@@ -76,7 +76,7 @@ async def attacked(place: House, rng: random.Random) -> list[str]:
     cast, answers = place.cast, []
     for name in ("GraphQL", "taskSDK", "file GET"):
         cast.redbrick.faults.add(name, Fault(Kind.GRAPHQL_ERROR, message=said(rng)))
-    fine = "".join(one for one in said(rng) if one.isprintable())
+    fine = f"{CANARY} Doe {rng.randrange(100)}"
     tasks = [cast.redbrick.create_task(name, [SeriesSpec(name=fine)]) for name in (fine, said(rng))]
     cast.redbrick.label(tasks[0])
     cast.redbrick.comment(tasks[0], said(rng))
