@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from consumer.demo.redbrick import SimulatedRedBrick
 from consumer.settings import Settings, load
 from consumer.settings_warnings import Caution, cautions
 
@@ -151,3 +154,32 @@ def test_no_configuration_at_all_is_warned_of_nothing(tmp_path: Path) -> None:
         assert cautions(Settings()) == []
     finally:
         os.chdir(here)
+
+
+async def test_check_prints_warnings_and_fails_for_none_of_them(tmp_path: Path) -> None:
+    simulator = SimulatedRedBrick()
+    async with simulator.serve() as url:
+        (private(tmp_path) / "groundwire.toml").write_text(
+            f"""
+            queue = "sqlite://{tmp_path}/queue.db"
+            lake = "file://{tmp_path}/lake"
+            [sources.rb]
+            platform = "redbrick"
+            secrets = ["env:WEAK"]
+            api_key = "env:API"
+            api_url = "{url}"
+            organization = "{simulator.org_id}"
+            """
+        )
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "consumer.cli", "check", "-c", str(tmp_path / "groundwire.toml"),
+            env={**os.environ, **ENVIRON, "API": simulator.api_key},
+            stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        said = (await process.communicate())[0].decode()
+    warned = [line.split(":")[0] for line in said.splitlines() if line.startswith("warn")]
+    keys = ["download_hosts", "projects", "secrets[0]"]
+    assert warned == [f"warn sources.rb.{key}" for key in keys]
+    assert "FAIL" not in said
+    assert process.returncode == 0
+    assert ENVIRON["WEAK"] not in said

@@ -7,18 +7,23 @@ spellings are tried, over real sockets, nobody but who may be asked is ever conn
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import socket
+import ssl
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from pathlib import Path
 
 import pytest
 
 from consumer.addresses import Admitted
 from consumer.download import Downloader
 from consumer.errors import GroundwireError, Permanent, Transient
+from tests.certificates import write_certificates
 from tests.seeds import seeds
 
 GOOD, BAD = "127.0.0.1", "127.0.0.2"
@@ -202,6 +207,48 @@ async def test_plain_http_to_a_public_host_is_refused_before_it_is_connected_to(
         error = await outcome(downloader, "http://h.example/x?canary")
         assert isinstance(error, Permanent)
         assert error.reason == "download-plain-http"
+
+
+FETCH = """
+import asyncio, sys
+from ipaddress import ip_network
+from consumer.download import Downloader
+from consumer.errors import GroundwireError
+
+async def main():
+    downloader = Downloader(networks=[ip_network("127.0.0.0/8"), ip_network("::1/128")])
+    try:
+        print(await downloader.get(sys.argv[1], authorization="Bearer canary-key"))
+    except GroundwireError as error:
+        print(error.reason)
+    finally:
+        await downloader.close()
+
+asyncio.run(main())
+"""
+
+
+async def test_from_https_nothing_leads_to_http(tmp_path: Path) -> None:
+    """Another process, which trusts the test's own authority from its start on."""
+    write_certificates(tmp_path)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
+    async with two() as servers:
+        asked = Two(locations=[f"http://localhost:{servers.port}/"])
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await asked.answer(asked.good, reader, writer)
+
+        async with await asyncio.start_server(answer, "localhost", 0, ssl=tls) as secure:
+            url = f"https://localhost:{secure.sockets[0].getsockname()[1]}/"
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", FETCH, url, stdout=asyncio.subprocess.PIPE,
+                env={**os.environ, "SSL_CERT_FILE": str(tmp_path / "ca.pem")},
+            )  # fmt: skip
+            told, _ = await process.communicate()
+    assert told.decode().strip() == "download-plain-http"
+    assert any(b"canary-key" in request for request in asked.good)
+    assert servers.good == []
 
 
 # spellings
