@@ -10,8 +10,10 @@ this process held it then, the connection was lost and nobody died: it is handed
 this process writes its name into the message, with a confirmed publish and before handing it out:
 the first time back into the lane, later into ``killed``, which is received one at a time. So there
 only what was out alone, to be handled, can be given out again; what merely waits there is not. A
-verb wipes the names, and nobody writes his twice: losing connections, a crowd of living processes
-can write no more names than it has members. An exclusive lane keeps its order instead.
+verb wipes the names, and nobody writes his twice. Nor does he write it within a minute of losing
+his own connection: then the others lost theirs, too, and a crowd of living processes over a line
+that breaks all the time would condemn whatever passes between them. An exclusive lane keeps its
+order instead.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from consumer.queues.topology import LaneTopology
 PREFETCH_BATCHES = 2  # one being worked on, one on its way; fewer than one would never fill
 PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # between attempts to receive again
 ATTACH_S = 10.0
+CALM_S = 60.0  # after a lost connection, before what others lost makes anything suspect
 MOST_SURVIVED = 65_535  # ids of messages whose connection was lost here
 
 _log = structlog.get_logger(__name__)
@@ -103,6 +106,7 @@ class LaneReceiver:
         self._prefetch = min(PREFETCH_BATCHES * lane.batch, 65535)
         self._name = secrets.token_hex(4)
         self._survived: OrderedDict[str, None] = OrderedDict()
+        self._shaky_until = 0.0  # of the loop's time
         self._publish = publish
         self._clock = clock
         self._channel: AbstractChannel | None = None
@@ -245,7 +249,8 @@ class LaneReceiver:
             return False
         survived = envelope.message_id in self._survived
         self._survived.pop(envelope.message_id, None)
-        return not survived and self._name not in envelope.lost
+        shaky = asyncio.get_running_loop().time() < self._shaky_until
+        return not survived and not shaky and self._name not in envelope.lost
 
     def _survive(self, message_id: str) -> None:
         self._survived[message_id] = None
@@ -264,6 +269,8 @@ class LaneReceiver:
 
     def _lost(self, channel: AbstractChannel | None = None) -> None:
         """Forgets what the lost channel brought; a newer channel's messages stay."""
+        if channel is not None:
+            self._shaky_until = asyncio.get_running_loop().time() + CALM_S
         if channel is not None and channel is not self._channel:
             return
         for lease in (*self._arrived, *self._leased):

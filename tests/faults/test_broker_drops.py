@@ -13,7 +13,7 @@ import pytest
 
 from consumer.dispatch import Dispatcher
 from consumer.model import LaneSpec
-from consumer.ports import Ports, Result, Work
+from consumer.ports import ALONE_AFTER, Ports, Result, Work
 from consumer.queues.topology import KILLED_AFTER
 from consumer.telemetry import Metrics
 from tests.contracts.queue_harness import EXPORT, RabbitHarness, eventually
@@ -25,6 +25,7 @@ from tests.servers_rabbitmq import RabbitServer
 
 EVENTS = 6
 CUTS = 25
+PROCESSES = 8
 
 
 class Slow:
@@ -114,3 +115,32 @@ async def deliver_in_vain(broker: RabbitHarness, times: int) -> None:
 
         await lane.consume(give_back)
         await asyncio.wait_for(over.wait(), 60)
+
+
+@pytest.mark.parametrize("seed", seeds(0.05))
+async def test_many_living_processes_over_a_shaky_line_condemn_nothing(
+    seed: int, rabbitmq_server: RabbitServer
+) -> None:
+    rng = random.Random(seed)
+    async with Proxy(rabbitmq_server.port) as proxy:
+        broker = RabbitHarness(rabbitmq_server, proxy)
+        queues = [broker.queue() for _ in range(PROCESSES)]
+        for queue in queues:
+            await queue.open()
+        await queues[0].put([event()])
+        takes = [asyncio.create_task(queue.take(EXPORT)) for queue in queues]
+        for _ in range(CUTS):
+            await asyncio.wait(takes, timeout=30, return_when=asyncio.FIRST_COMPLETED)
+            leased = [(number, take) for number, take in enumerate(takes) if take.done()]
+            assert leased
+            assert all(one.losses < ALONE_AFTER for _, take in leased for one in take.result())
+            await asyncio.sleep(rng.uniform(0.0, 0.02))
+            proxy.cut()
+            for number, _ in leased:
+                takes[number] = asyncio.create_task(queues[number].take(EXPORT))
+        for take in takes:
+            take.cancel()
+        await asyncio.gather(*takes, return_exceptions=True)
+        for queue in queues:
+            await queue.close()
+        await broker.sweep()
