@@ -69,3 +69,15 @@ def test_a_file_is_not_looked_at_with_every_request(tmp_path: Path) -> None:
     assert live() == "old"
     now.pass_by()
     assert live() == "newer"
+
+
+def test_two_texts_of_one_size_within_one_tick_of_the_clock_are_told_apart(tmp_path: Path) -> None:
+    now = Seconds()
+    path = tmp_path / "s"
+    live = LiveSecret(secret_in(path, "one"), now=now)
+    assert live() == "one"
+    times = path.stat()
+    path.write_text("two")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    now.pass_by()
+    assert live() == "two"
