@@ -2,7 +2,8 @@
 
 A row is leased while ``leased_until`` lies ahead, to whoever holds its ``token``, which begins with
 the holder's name; a lapsed lease is no lease. Times are seconds since the epoch, as the caller's
-clock tells them. Rows keep their ``seq`` for life, so what is given back stands where it stood.
+clock tells them; a row that was put in the future shows that the clock was set back, and is due at
+once. Rows keep their ``seq`` for life, so what is given back stands where it stood.
 
 ``losses`` counts, since a row's last verb, the leases that ended with their process. A row that was
 lost `ALONE_AFTER` times is leased in a batch of its own, one at a time by each holder, and from
@@ -98,9 +99,9 @@ def due(db: Connection, lane: str, limit: int, now: float) -> int:
     """How many rows can be leased, counted up to ``limit``."""
     query = (
         "SELECT count(*) FROM (SELECT 1 FROM messages"
-        " WHERE lane = ? AND due_at <= ? AND leased_until <= ? LIMIT ?)"
+        " WHERE lane = ? AND (due_at <= ? OR put_at > ?) AND leased_until <= ? LIMIT ?)"
     )
-    return int(db.execute(query, (lane, now, now, limit)).fetchone()[0])
+    return int(db.execute(query, (lane, now, now, now, limit)).fetchone()[0])
 
 
 def lease(
@@ -117,7 +118,8 @@ def lease(
     still there is of a lease whose time ran out: that was lost, too."""
     found = db.execute(
         "SELECT seq, body, attempt, failure, losses + (token IS NOT NULL AND losses < :alone) AS l"
-        " FROM messages WHERE lane = :lane AND due_at <= :now AND leased_until <= :now"
+        " FROM messages WHERE lane = :lane AND (due_at <= :now OR put_at > :now)"
+        " AND leased_until <= :now"
         " AND (:most IS NULL OR l <= :most) ORDER BY seq LIMIT :limit",
         {"lane": lane, "now": now, "limit": limit, "most": most_losses, "alone": ALONE_AFTER},
     ).fetchall()
@@ -136,8 +138,9 @@ def next_losses(db: Connection, lane: str, now: float) -> int:
     """How often the oldest row that is due was lost."""
     found = db.execute(
         "SELECT losses + (token IS NOT NULL AND losses < ?) FROM messages"
-        " WHERE lane = ? AND due_at <= ? AND leased_until <= ? ORDER BY seq LIMIT 1",
-        (ALONE_AFTER, lane, now, now),
+        " WHERE lane = ? AND (due_at <= ? OR put_at > ?) AND leased_until <= ?"
+        " ORDER BY seq LIMIT 1",
+        (ALONE_AFTER, lane, now, now, now),
     ).fetchone()
     return int(found[0]) if found else 0
 
@@ -202,9 +205,9 @@ def postpone(
 ) -> None:
     db.execute(
         "UPDATE messages SET token = NULL, leased_until = 0, losses = 0,"
-        " attempt = attempt + ?, due_at = ?, failure = ?"
+        " attempt = attempt + ?, put_at = min(put_at, ?), due_at = ?, failure = ?"
         " WHERE seq = ? AND token = ? AND leased_until > ?",
-        (int(counted), now + after_s, encode(failure), row.seq, row.token, now),
+        (int(counted), now, now + after_s, encode(failure), row.seq, row.token, now),
     )
 
 
@@ -246,9 +249,9 @@ def exhume(
 
 def depth(db: Connection, lane: str, now: float) -> LaneDepth:
     ready, leased, waiting, oldest = db.execute(
-        "SELECT coalesce(sum(leased_until <= :now AND due_at <= :now), 0),"
+        "SELECT coalesce(sum(leased_until <= :now AND (due_at <= :now OR put_at > :now)), 0),"
         " coalesce(sum(leased_until > :now), 0),"
-        " coalesce(sum(leased_until <= :now AND due_at > :now), 0), min(put_at)"
+        " coalesce(sum(leased_until <= :now AND due_at > :now AND put_at <= :now), 0), min(put_at)"
         " FROM messages WHERE lane = :lane",
         {"now": now, "lane": lane},
     ).fetchone()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -198,13 +199,13 @@ async def test_a_place_that_is_a_folder_is_told(tmp_path: Path) -> None:
 async def test_a_hundred_thousand_rows_that_wait_do_not_hide_one_that_is_due(
     harness: SqliteHarness, queue: SqliteQueue
 ) -> None:
-    later = harness.clock().timestamp() + 3600
+    now = harness.clock().timestamp()
     with contextlib.closing(sqlite3.connect(harness.path)) as db, db:
         db.execute(
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)"
             " INSERT INTO messages (lane, id, body, put_at, due_at)"
             " SELECT 'export', 'w' || i, x'00', ?, ? FROM n",
-            (later, later),
+            (now - 1, now + 3600),
         )
     await queue.put([event()])
     loop = asyncio.get_running_loop()
@@ -216,3 +217,16 @@ async def test_a_hundred_thousand_rows_that_wait_do_not_hide_one_that_is_due(
         return (await queue.depth(EXPORT)).waiting == 100_000
 
     await eventually(is_counted)
+
+
+async def test_a_clock_set_back_holds_up_nothing_that_was_put_before(tmp_path: Path) -> None:
+    ahead = timedelta(hours=3)
+    queue = SqliteQueue(tmp_path / "q.db", LANES, clock=lambda: datetime.now(UTC) + ahead)
+    await queue.open()
+    await queue.put([event()])
+    ahead = timedelta()
+    assert (await queue.depth(EXPORT)).ready == 1
+    lease = await take_one(queue)
+    await lease.retry(60.0, FAILURE)
+    assert (await queue.depth(EXPORT)).waiting == 1  # and its retries wait as they should
+    await queue.close()
