@@ -35,6 +35,7 @@ POLL_S = 0.5  # how late the forwarder may learn that the broker has gone
 GLANCE_S = 0.1  # for what waits, so that the first message can show whether the broker is back
 END_S = 1.0  # for what is cancelled
 COUNT_S = 5.0  # between two counts; in between what passes here is added up
+MOST_COUNTED = 10_000  # more are only added up: counting a million takes a second, and puts wait
 REMEMBER_S = 10.0  # for so long a failed write makes the inbox count as failing
 MOST_WAITING = 1_000_000  # messages: about a gigabyte
 
@@ -86,7 +87,7 @@ class InboxQueue:
         self._away: str | None = "not reached yet"
         self._failing: tuple[float, str] | None = None  # since when, and why
         self._waiting = 0
-        self._counted_at = 0.0
+        self._counted_at = -COUNT_S
         self._held: deque[Lease] = deque()
         self._taking: asyncio.Task[Sequence[Lease]] | None = None
         self._putting: set[asyncio.Task[None]] = set()
@@ -294,7 +295,8 @@ class InboxQueue:
 
     async def _count(self) -> None:
         now = asyncio.get_running_loop().time()
-        if self._inbox_open and now >= self._counted_at + COUNT_S:
+        due = now >= self._counted_at + COUNT_S and self._waiting <= MOST_COUNTED
+        if self._inbox_open and due:
             with contextlib.suppress(Transient):
                 depth = await self._inbox.depth(INBOX)
                 self._waiting = depth.ready + depth.leased + depth.waiting

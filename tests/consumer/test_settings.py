@@ -307,3 +307,27 @@ organization = "o"
         "sources.rb.secrets[0]: over 512 characters; it never matches",
     )
     assert loaded(tmp_path, text, {**environ, "HOOK": "x" * 512})
+
+
+BROKER = 'queue = "amqp://groundwire@rabbitmq/"\n[log]\nkey = "env:LOG"\norigin = "o"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f'inbox = "sqlite:///x/lake/inbox.db"\nlake = "file:///x/lake"\n{BROKER}', "inside the"),
+        ('inbox = "sqlite:///x/q.db"\nqueue = "sqlite:///x/q.db"', "is the queue itself"),
+        ('inbox = "sqlite:///x/inbox.db"', "is of no use, since the queue is a file"),
+        (f'inbox = "file:///x/inbox.db"\n{BROKER}', "sqlite"),
+    ],
+)
+def test_an_inbox_that_could_not_be_one_is_a_mistake(tmp_path: Path, text: str, said: str) -> None:
+    (mistake,) = mistakes(tmp_path, text, {"LOG": "x"})
+    assert mistake.startswith("inbox: ")
+    assert said in mistake
+
+
+def test_an_inbox_beside_a_broker_is_understood(tmp_path: Path) -> None:
+    settings = loaded(tmp_path, f'inbox = "sqlite:///x/inbox.db"\n{BROKER}', {"LOG": "x"})
+    assert settings.inbox is not None
+    assert settings.inbox.path == Path("/x/inbox.db")
