@@ -47,13 +47,16 @@ KINDS: dict[str, Poison] = {
 
 @pytest.mark.parametrize("seed", seeds(0.5))  # each kind once, at twenty
 async def test_one_bad_task_among_a_thousand_is_buried_alone(seed: int) -> None:
+    """Most come at once, some later: a task that looks like an outage can be told from one only
+    while others come out well."""
     rng = random.Random(seed)
     kind = list(KINDS)[seed % len(KINDS)]
     lane = Lane(rng)
-    bad = rng.randrange(1000)
+    bad = rng.choice([number for number in range(1000) if number % 50])
     for number in range(1000):
         held = LABELLED if number == bad else {}
-        lane.arrive("a", f"t{number}", at=rng.uniform(0, 30), **held)
+        at = rng.uniform(0, 30) if number % 50 else rng.uniform(0, 3600)
+        lane.arrive("a", f"t{number}", at=at, **held)
     KINDS[kind](lane, f"t{bad}")
     await lane.work_off()
     assert [key.task for key in lane.dead] == [f"t{bad}"], kind
