@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import random
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -33,6 +32,7 @@ from consumer.app_follow import checks as follow_checks
 from consumer.app_follow import chosen, followings
 from consumer.app_sweep import sweepings
 from consumer.check import Checked
+from consumer.collecting import collect_when_quiet
 from consumer.crowd import MOST_BYTES, Crowd
 from consumer.dispatch import Dispatcher
 from consumer.errors import Permanent, Transient
@@ -136,13 +136,18 @@ async def serve(
         },
     )
     if hooks:
-        listener = _hook_listener(settings, ports, metrics, process.queue)
-        process.hooks = (listener, settings.http.listen)
+        http = settings.http
+        crowd = Crowd(room_for(http.max_connections), max(MOST_BYTES, 4 * http.body_limit_bytes))
+        listener = _hook_listener(settings, ports, metrics, process.queue, crowd)
+        process.hooks = (listener, http.listen)
+        process.lanes = {
+            **process.lanes,
+            "collector": lambda stop: collect_when_quiet(stop, lambda: len(crowd)),
+        }
     process.admin = (
         _admin_listener(settings, process, metrics, lanes, log, following, stream, inbox),
         settings.admin.listen,
     )
-    gc.freeze()  # what is loaded stays: to look at it again and again held everything up for 0.1 s
     await process.run()
 
 
@@ -174,9 +179,10 @@ def _started(settings: Settings, command: str) -> Record:
     return Record(id=uuid.uuid4().hex, kind="started", fields=fields)
 
 
-def _hook_listener(settings: Settings, ports: Ports, metrics: Metrics, queue: Queue) -> Listener:
+def _hook_listener(
+    settings: Settings, ports: Ports, metrics: Metrics, queue: Queue, crowd: Crowd
+) -> Listener:
     http = settings.http
-    crowd = Crowd(room_for(http.max_connections), max(MOST_BYTES, 4 * http.body_limit_bytes))
     metrics.connections(lambda: len(crowd), lambda: crowd.held)
     receiver = Receiver(
         ports.platforms,

@@ -202,11 +202,15 @@ class _Connection(RequestHandler):
                 goes.close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        """Leaves no cycle, so that it is freed at once; thousands that wait to be collected would
+        hold up everything."""
         self._listener.gone(self)
         self._read_on()
         if self.guest is not None and self._listener.crowd is not None:
             self._listener.crowd.leave(self.guest)
-            self.guest.close = _nothing  # no cycle is left: thousands would be collected at once
+            self.guest.close = _nothing
+        if (ended := self.transport) is not None and hasattr(ended, "_read_ready_cb"):
+            ended._read_ready_cb = _nothing  # by which asyncio's transport keeps itself
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest_asyncio
 from aiohttp import web
@@ -201,6 +203,29 @@ async def test_a_connection_that_is_closed_is_forgotten(serve: Serve) -> None:
         assert await served.answer(GET)
     await until(lambda: len(served.crowd) == 0)
     assert served.crowd.held == 0
+
+
+async def test_a_connection_that_has_gone_waits_for_no_collection(serve: Serve) -> None:
+    served = await serve()
+    gc.collect()
+    gc.disable()
+    try:
+        for sent in (b"", b"GET / HT", GET):
+            for _ in range(10):
+                _, writer = await served.connect(sent)
+                await until(lambda: len(served.crowd) == 1)
+                writer.transport.abort()
+                await until(lambda: len(served.crowd) == 0)
+        await until(lambda: not _alive("consumer.listener", "_Connection"))
+        left = _alive("asyncio.selector_events", "_SelectorSocketTransport")
+        assert not [one for one in left if one.get_extra_info("sockname")[1] == served.port]
+    finally:
+        gc.enable()
+
+
+def _alive(module: str, name: str) -> list[Any]:
+    kinds = (module, name)
+    return [one for one in gc.get_objects() if (type(one).__module__, type(one).__name__) == kinds]
 
 
 def test_connections_are_as_many_as_there_may_be_files() -> None:
