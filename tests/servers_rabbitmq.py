@@ -22,6 +22,7 @@ from pathlib import Path
 from tests.certificates import write_certificates
 
 READY_WITHIN_S = 60.0
+STARTS = 3
 HOW_TO_INSTALL = (
     "RabbitMQ is not installed. On Debian or Ubuntu: apt-get install --no-install-recommends "
     "rabbitmq-server (the service itself need not run)."
@@ -48,7 +49,16 @@ class RabbitServer:
         return f"amqps://guest:guest@localhost:{self.tls_port}/"
 
     def start(self) -> None:
-        """Returns when it takes connections; all that it had synced is there again."""
+        """Returns when it takes connections; all that it had synced is there again. Somebody's
+        connection may have one of its ports for a moment, so it is tried again."""
+        for _ in range(STARTS - 1):
+            with contextlib.suppress(RuntimeError):
+                self._start()
+                return
+            self.kill()
+        self._start()
+
+    def _start(self) -> None:
         with (self.folder / "output").open("ab") as output:
             server = subprocess.Popen(
                 [_program()],

@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 
 import aiohttp
+from aio_pika.abc import AbstractIncomingMessage
 
 from consumer.app_adapters import make_inbox
 from consumer.dispatch import Dispatcher
@@ -38,9 +39,10 @@ from tests.servers_rabbitmq import RabbitServer
 EXPORT = LaneSpec(name="export", wants=("event",))
 LANES = (EXPORT, audit.LANE)
 POSTERS = 8
-PAUSE_S = 0.02  # of a poster
+PAUSE_S = 0.05  # of a poster
 ANSWERED_WITHIN_S = 5.0
 BACK_WITHIN_S = 40.0
+WRITTEN_WITHIN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +127,18 @@ class BrokerHouse:
         """How often each event is in a lane's queue, which is emptied."""
         found: Counter[str] = Counter()
         async with self.harness.channel() as channel:
-            queue = await channel.get_queue(self.harness.name(lane), ensure=False)
-            while (message := await queue.get(no_ack=True, fail=False)) is not None:
+            queue = await channel.declare_queue(self.harness.name(lane), passive=True)
+            held = queue.declaration_result.message_count or 0
+
+            async def count_it(message: AbstractIncomingMessage) -> None:
                 found[message.message_id or ""] += 1
+
+            await queue.consume(count_it, no_ack=True)
+
+            async def is_all() -> bool:
+                return found.total() >= held
+
+            await eventually(is_all)
         return found
 
     async def receipts(self) -> Counter[str]:
@@ -144,7 +155,7 @@ class BrokerHouse:
             ports = replace(lake.ports, log=lake.log)
             dispatcher = Dispatcher(audit, queue, ports, Metrics())
             writing = asyncio.create_task(dispatcher.run(stop))
-            await eventually(is_empty)
+            await eventually(is_empty, within_s=WRITTEN_WITHIN_S)
             stop.set()
             await writing
             await queue.close()
