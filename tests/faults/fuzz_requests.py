@@ -172,15 +172,17 @@ class Fuzzer:
         return self._whole(self._draft(True, body)).data
 
     def next(self) -> Asked:
-        """One request in ten is good."""
+        """One request in ten is good, and one would be, were it signed."""
         turn = self.random.random()
         if turn < 0.1:
             return self.good()
         red = self._is_red()
+        if turn < 0.2:
+            return self._whole(self._unsigned(self._draft(red, self._body(red))))
         body = self._body(red if turn < 0.9 else not red)
         if self._bodies and self.random.random() < 0.2:
             body = self.random.choice(self._bodies)
-        draft = self._draft(red, body if turn < 0.4 else self._spoilt(body))
+        draft = self._draft(red, body if turn < 0.45 else self._spoilt(body))
         while self.random.random() < 0.4:
             draft = self.random.choice(self._changes)(draft)
         asked = self._chunked(draft) if self.random.random() < 0.2 else self._whole(draft)
