@@ -139,10 +139,12 @@ class Receiver:
         answered without asking for the body."""
         try:
             self._admit(request)
+            if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
+                raise Rejected(417, "unknown-expectation")
         except Rejected as error:
-            return self._refuse(request, error)
-        if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
-            return self._refuse(request, Rejected(417, "unknown-expectation"))
+            response = self._refuse(request, error)
+            response.force_close()  # the listener has not seen that it was asked
+            return response
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
         return None

@@ -149,6 +149,11 @@ async def test_what_is_refused_by_its_head_is_never_told_to_continue(house: Hous
     assert answer.startswith(b"HTTP/1.1 413")
 
 
+async def test_a_connection_whose_expectation_is_refused_ends(house: House) -> None:
+    head = b"POST /hooks/other HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\r\n"
+    assert (await house.raw(head)).startswith(b"HTTP/1.1 404")  # `raw` reads until it is closed
+
+
 async def test_who_asks_whether_to_continue_is_told_so(house: House) -> None:
     head = (
         f"POST /hooks/lab?token={TOKEN} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
