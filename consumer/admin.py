@@ -2,7 +2,8 @@
 
 Ready means that a 2xx can be kept, whatever the lake's state, and that the lanes which this process
 works on are being worked on. With a token, whoever does not show it learns up or down, ready or
-not, and nothing else.
+not, and nothing else; without one, so does whoever asks by another name than this machine's own: a
+web page that has its own name point at loopback.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 
 from consumer.errors import GroundwireError
+from consumer.limits import address_of
 from consumer.model import LaneSpec
 from consumer.ports import Queue
 from consumer.signature import token_matches
@@ -96,10 +99,20 @@ class Admin:
             raise web.HTTPUnauthorized(headers={hdrs.WWW_AUTHENTICATE: "Bearer"})
 
     def _admits(self, request: web.Request) -> bool:
-        if self.token is None:
-            return True  # loopback only: the settings see to it
+        if self.token is None:  # loopback only: the settings see to it
+            return _names_loopback(request.headers.get(hdrs.HOST, ""))
         scheme, _, given = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
         return scheme.lower() == "bearer" and token_matches(given.strip(), [self.token.encode()])
+
+
+def _names_loopback(host: str) -> bool:
+    """A browser sends the name in its URL, wherever that name leads (DNS rebinding)."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    address = address_of(name)
+    return name == "localhost" or (address is not None and address.is_loopback)
 
 
 async def _failure(check: Check, timeout_s: float) -> str | None:

@@ -148,3 +148,17 @@ async def test_metrics_are_brought_up_to_date_before_they_are_shown() -> None:
 
 async def test_nothing_else_is_here() -> None:
     assert (await ask(await an_admin(), "/hooks/lab"))[0] == 404
+
+
+@pytest.mark.parametrize("host", ["rebound.example", "127.0.0.1.rebound.example:9090", "[", "a@b"])
+async def test_a_page_that_points_its_name_at_loopback_learns_nothing(host: str) -> None:
+    admin = await an_admin(checks={"queue": failing})
+    admin = replace(admin, notes={"inbox": lambda: {"waiting": 3}})
+    assert (await ask(admin, "/metrics", Host=host))[0] == 401
+    assert (await ask(admin, "/changes", Host=host))[0] == 401
+    assert await ask(admin, "/readyz", Host=host) == (503, '{"ready": false}')
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:9090", "127.0.0.2:1", "[::1]:9090"])
+async def test_this_machines_own_names_need_no_token(host: str) -> None:
+    assert (await ask(await an_admin(), "/metrics", Host=host))[0] == 200
