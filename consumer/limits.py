@@ -71,13 +71,13 @@ class Buckets:
 
 
 class Failures:
-    """Who has had so many requests refused that the next is not even looked at.
+    """Who has had so many requests refused that the next is looked at only if that is cheap.
 
     An address that sent a verified request within the last day is never made to wait: a proxy that
     nobody has listed as trusted carries good and bad alike, and a platform does not send again.
     Whoever can repeat a signed request earns the same: the budgets save work, they are no lock.
-    While a source is over its budget, a sender's first request from a new address is told to wait,
-    too; should it not come again, the sweep finds what it had to tell.
+    While a source is over its budget, a sender's first large request from a new address is told to
+    wait, too; should it not come again, the sweep finds what it had to tell.
     """
 
     def __init__(

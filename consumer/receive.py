@@ -1,8 +1,10 @@
 """The receiver: ``POST /hooks/{source}`` is read, verified, parsed, put, answered.
 
 A 202 leaves only after the queue has confirmed every event in every lane. Whose fault it is says
-the answer: 4xx is the sender's, do not resend; 503 with ``Retry-After`` is ours, resend. What a
-stranger sends is looked at only so often: see `Failures`. Nothing of it stands in a log line.
+the answer: 4xx is the sender's, do not resend; 503 with ``Retry-After`` is ours, resend. Of what a
+stranger sends beyond his budget (`Failures`) only what is small is looked at: that costs no more
+than refusing it, and nobody who floods us from the same address, or before the platform's first
+webhook, keeps that out. Nothing of it stands in a log line.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ RETRY_AFTER_S = 5
 PUT_S = 5.0  # all of one request's events together
 PUT_AT_ONCE = 256  # events: so many are made ready for the queue without a pause
 INLINE_BYTES = 16 << 10  # a larger body is verified and parsed beside the loop
+SMALL_BYTES = 64 << 10  # a body that is verified whatever the budgets say
 MAX_LOGGED_IDS = 10
 MAX_PROXIES = 10  # believed in a row
 
@@ -73,9 +76,9 @@ class Receiver:
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """202, or what the failure says."""
         try:
-            platform = self._admit(request)
-            body = await self._body(request)
-            events = await self._events(platform, request, body)
+            platform, flood = self._admit(request)
+            body = await self._body(request, flood)
+            events = await self._events(platform, request, body, flood)
             repeated = len(events) - await self._keep(events)
         except GroundwireError as error:
             return self._refuse(request, error)
@@ -100,11 +103,14 @@ class Receiver:
         self._say(UNKNOWN, Rejected(status, reason), remote)
 
     async def _events(
-        self, platform: Platform, request: web.Request, body: bytes
+        self, platform: Platform, request: web.Request, body: bytes, flood: _Flood | None
     ) -> list[TaskEvent]:
         """What the body tells, once it is known to be the platform's."""
         headers, query = _joined(request.headers), _joined(request.query)
-        delivery = await self._beside(body, platform.verify, headers, query, body)
+        try:
+            delivery = await self._beside(body, platform.verify, headers, query, body)
+        except Rejected as error:
+            raise flood or error from None
         self.failures.good(counted_as(self._remote(request)))
         if self.crowd is not None and (guest := request.get(GUEST)) is not None:
             self.crowd.verified(guest)
@@ -149,12 +155,15 @@ class Receiver:
         request.writer.output_size = 0
         return None
 
-    def _admit(self, request: web.Request) -> Platform:
-        """What can be judged before the body is read."""
+    def _admit(self, request: web.Request) -> tuple[Platform, _Flood | None]:
+        """What can be judged before the body is read; with what the sender is told if he is over
+        his budget and does not prove to be the platform."""
         platform = self.platforms.get(request.match_info.get("source", ""))
         source = platform.source if platform else UNKNOWN
-        if (over := self.failures.over(counted_as(self._remote(request)), source)) is not None:
-            raise _Flood(*over)
+        over = self.failures.over(counted_as(self._remote(request)), source)
+        flood = _Flood(*over) if over else None
+        if flood and (platform is None or (request.content_length or 0) > SMALL_BYTES):
+            raise flood
         if platform is None:
             raise Rejected(404, "unknown-source", "there is no such hook")
         if request.method != hdrs.METH_POST:
@@ -164,11 +173,12 @@ class Receiver:
             raise Rejected(415, "content-encoding", "send the body as it is, not compressed")
         if (request.content_length or 0) > self.limits.body_bytes:
             raise self._too_large()
-        return platform
+        return platform, flood
 
-    async def _body(self, request: web.Request) -> bytes:
+    async def _body(self, request: web.Request, flood: _Flood | None) -> bytes:
         """The body, complete, within its limits of size and time."""
         body = bytearray()
+        most = min(SMALL_BYTES, self.limits.body_bytes) if flood else self.limits.body_bytes
         crowded = False
         try:
             async with asyncio.timeout(self.limits.body_timeout_s) as deadline:
@@ -181,8 +191,8 @@ class Receiver:
                 with _refusable(request, refuse):
                     while chunk := await request.content.readany():
                         body += chunk
-                        if len(body) > self.limits.body_bytes:
-                            raise self._too_large()
+                        if len(body) > most:
+                            raise flood or self._too_large()
         except TimeoutError as error:
             if crowded:
                 raise Transient("memory-crowded", "too many bodies are incomplete") from error

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from consumer.crowd import Crowd
 from consumer.errors import Transient
 from consumer.limits import Failures, Sample
-from consumer.receive import INLINE_BYTES
+from consumer.receive import INLINE_BYTES, SMALL_BYTES
 from tests.consumer.receive_house import TOKEN, House, Make, houses, until
 from tests.fakes_clock import Seconds
 
@@ -46,13 +46,33 @@ async def test_an_address_over_its_budget_gets_429_and_when_to_come_again(make: 
     assert house.refusals("flood-address") == 3
 
 
-async def test_a_flood_is_refused_before_its_body_is_read(make: Make) -> None:
+async def test_a_flood_of_large_bodies_is_refused_before_they_are_read(make: Make) -> None:
     house = await make(failures=Failures(1, 100, Seconds()))
     await bad(house)
     head = (
-        b"POST /hooks/lab HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n"
+        b"POST /hooks/lab HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
+        b"Content-Length: 99999\r\n\r\n"
     )
     assert (await house.raw(head, until_closed=False)).startswith(b"HTTP/1.1 429")
+
+
+async def test_who_floods_us_does_not_keep_out_a_platform_behind_the_same_proxy(
+    make: Make,
+) -> None:
+    """Nothing good has come through it yet, as after each start."""
+    house = await make(failures=Failures(2, 2, Seconds()))
+    assert [await bad(house) for _ in range(4)] == [401, 401, 429, 429]
+    assert await good(house) == 202
+
+
+async def test_a_large_body_of_unknown_length_is_not_read_to_its_end_in_a_flood(
+    make: Make,
+) -> None:
+    house = await make(failures=Failures(1, 100, Seconds()))
+    await bad(house)
+    head = b"POST /hooks/lab HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    part = b"8000\r\n" + bytes(0x8000) + b"\r\n"
+    assert (await house.raw(head + 3 * part, until_closed=False)).startswith(b"HTTP/1.1 429")
 
 
 async def test_a_good_request_is_taken_from_an_address_within_its_budget_and_ever_after(
@@ -103,7 +123,9 @@ async def test_many_addresses_use_up_their_source_but_not_who_is_known(make: Mak
     statuses = [await bad(house, sender=f"203.0.113.{n}") for n in range(7)]
     assert statuses == [401] * 5 + [429] * 2
     assert await good(house, "198.51.100.1") == 202
-    assert await good(house, "198.51.100.2") == 429  # the sweep finds what it had to tell
+    assert await good(house, "198.51.100.2") == 202
+    large = json.dumps(["x" * (SMALL_BYTES + 1)]).encode()
+    assert (await house.post(large, x_forwarded_for="198.51.100.3"))[0] == 429
 
 
 async def test_an_address_with_a_port_is_that_address(make: Make) -> None:
