@@ -184,10 +184,12 @@ def _hook_listener(
 ) -> Listener:
     http = settings.http
     metrics.connections(lambda: len(crowd), lambda: crowd.held)
+    gatherer = Gatherer(queue)
     receiver = Receiver(
         ports.platforms,
-        Gatherer(queue).put,
+        gatherer.put,
         metrics,
+        gatherer.ready,
         limits=Limits(http.body_limit_bytes, http.body_timeout_s),
         trusted_proxies=http.trusted_proxies,
         failures=Failures(http.failures_per_address, http.failures_per_source),

@@ -14,6 +14,8 @@ from consumer.model import Message
 from consumer.ports import Queue
 from consumer.telemetry import logger
 
+READY_S = 1.0
+
 Waiting = tuple[Sequence[Message], "asyncio.Future[None]"]
 
 
@@ -36,7 +38,15 @@ class Gatherer:
         self._timeout_s = timeout_s
         self._waiting: deque[Waiting] = deque()
         self._messages = 0
+        self._ready_at = float("-inf")
         self._putting: set[asyncio.Task[None]] = set()
+
+    async def ready(self) -> None:
+        """As the queue's own, asked at most once in `READY_S` while it says yes."""
+        now = asyncio.get_running_loop().time()
+        if now - self._ready_at >= READY_S:
+            await self._queue.ready()
+            self._ready_at = now
 
     async def put(self, messages: Sequence[Message]) -> None:
         """Returns when all are durable; raises ``Transient`` within ``timeout_s`` otherwise."""

@@ -33,6 +33,9 @@ class Recent:
         while len(self._seen) > self._most or self._is_over(next(iter(self._seen.values())), now):
             self._seen.popitem(last=False)
 
+    def clear(self) -> None:
+        self._seen.clear()
+
     def __contains__(self, key: Hashable) -> bool:
         at = self._seen.get(key)
         return at is not None and not self._is_over(at, self._now())

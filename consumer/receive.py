@@ -30,7 +30,7 @@ from consumer.replays import Replays
 from consumer.telemetry import UNKNOWN, Metrics, logger
 
 RETRY_AFTER_S = 5
-PUT_S = 5.0  # all of one request's events together
+PUT_S = 4.5  # all of one request's events together; the sender waits for 5 s
 PUT_AT_ONCE = 256  # events: so many are made ready for the queue without a pause
 INLINE_BYTES = 16 << 10  # a larger body is verified and parsed beside the loop
 SMALL_BYTES = 64 << 10  # a body that is verified whatever the budgets say
@@ -52,11 +52,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """Answers webhooks. ``put`` returns when the events are durable, or raises within 5 s."""
+    """Answers webhooks. ``put`` returns when the events are durable, or raises within 5 s.
+    ``ready`` raises when what was put may be lost: then what is known to be queued is put again."""
 
     platforms: Mapping[str, Platform]
     put: Callable[[Sequence[TaskEvent]], Awaitable[None]]
     metrics: Metrics
+    ready: Callable[[], Awaitable[None]] | None = None
     limits: Limits = Limits()
     trusted_proxies: Networks = ()
     failures: Failures = field(default_factory=Failures)
@@ -129,16 +131,26 @@ class Receiver:
     async def _keep(self, events: Sequence[TaskEvent]) -> int:
         """How many were put: those that are not known to be durable already. What was put before a
         failure is known when the sender comes again."""
-        fresh = self.replays.fresh(events)
         try:
             async with asyncio.timeout(PUT_S):
+                fresh = await self._fresh(events)
                 for start in range(0, len(fresh), PUT_AT_ONCE):
                     part = fresh[start : start + PUT_AT_ONCE]
                     await self.put(part)
                     self.replays.queued(part)
         except TimeoutError as error:
             raise Transient("queue-timeout", "the queue did not confirm in time") from error
+        except GroundwireError as error:
+            if error.reason != "queue-timeout":  # whatever is slow may come to its end next time
+                self.replays.forget()
+            raise
         return len(fresh)
+
+    async def _fresh(self, events: Sequence[TaskEvent]) -> list[TaskEvent]:
+        fresh = self.replays.fresh(events)
+        if self.ready is not None and len(fresh) < len(events):
+            await self.ready()
+        return fresh
 
     async def _expect(self, request: web.Request) -> web.StreamResponse | None:
         """``Expect: 100-continue`` asks before it sends the body: what is refused by its head is

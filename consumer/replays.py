@@ -4,7 +4,8 @@ Only what the platform itself tells apart is known again: by the id of its deliv
 that is about now, and in a body of the very same bytes. Two happenings that a platform told in one
 and the same way within ``lasts_s`` would pass for one; the sweep finds the second. What failed to
 be queued is not remembered, nor is anything beyond this process: a later repetition comes to the
-same log entry, and to a fetch that changes nothing.
+same log entry, and to a fetch that changes nothing. Once the queue turns out to have lost a lane,
+nothing that went into it is known any longer.
 """
 
 from __future__ import annotations
@@ -38,6 +39,10 @@ class Replays:
         for event in events:
             if self._lasts_s and (event.delivery_id or self._is_of_now(event)):
                 self._seen.add(_key(event))
+
+    def forget(self) -> None:
+        """Nothing is known to be durable."""
+        self._seen.clear()
 
     def __len__(self) -> int:
         return len(self._seen)

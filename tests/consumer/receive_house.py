@@ -132,7 +132,7 @@ async def houses() -> AsyncIterator[Make]:
         await queue.open()
         metrics = Metrics(["lab"])
         put = Gatherer(queue, timeout_s=put_timeout_s).put
-        at = Receiver({"lab": FakePlatform()}, put, metrics, crowd=crowd, **receiver)
+        at = Receiver({"lab": FakePlatform()}, put, metrics, queue.ready, crowd=crowd, **receiver)
         listener = Listener(
             at.application(),
             header_timeout_s=header_timeout_s,

@@ -224,6 +224,18 @@ async def test_a_repeated_request_is_answered_alike_and_queued_once(make: Make) 
     assert len(house.queue.puts) == 1
 
 
+async def test_a_repeated_request_is_queued_again_once_the_queue_may_have_lost_it(
+    make: Make,
+) -> None:
+    house = await make()
+    assert (await house.post(b'["now:t1"]'))[0] == 202
+    house.queue.failing = Transient("queue-unroutable")
+    assert (await house.post(b'["now:t1"]'))[0] == 503
+    house.queue.failing = None
+    assert (await house.post(b'["now:t1"]'))[0] == 202
+    assert len(house.queue.messages("export")) == 2
+
+
 async def test_what_could_not_be_queued_is_queued_when_it_comes_again(make: Make) -> None:
     house = await make()
     house.queue.failing = Transient("queue-unavailable")
