@@ -15,6 +15,7 @@ import msgspec
 from consumer.errors import Permanent
 from consumer.ports import Sleep, Store
 from handlers.pull import state, sync
+from handlers.pull.names import checked
 from handlers.pull.options import Options
 from handlers.pull.select import Facts
 from handlers.pull.stage import Progress
@@ -94,7 +95,8 @@ def _of_a_part(root: Path) -> state.State | None:
 def _parts(
     snapshot: Snapshot, root: Path, options: Options, by_project: Mapping[str, list[Facts]]
 ) -> dict[Path, tuple[str, list[Facts]]]:
-    """Project and tasks of each folder. A training set is one, with one set of classes."""
+    """Project and tasks of each folder. A training set is one, with one set of classes. Raises
+    ``Permanent`` (``path-unsafe``) for a project that is no name: rows are what the lake holds."""
     if len(by_project) == 1 or options.layout != "redbrick":
         if len(by_project) > 1 and _of_a_part(root) is not None:
             raise _mixed(root)
@@ -102,7 +104,7 @@ def _parts(
         return {root: (snapshot.id, every)}
     if state.load(root) is not None:
         raise _mixed(root)
-    return {root / project: (project, facts) for project, facts in by_project.items()}
+    return {root / checked(project): (project, facts) for project, facts in by_project.items()}
 
 
 def _mixed(root: Path) -> Permanent:

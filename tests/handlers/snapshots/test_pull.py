@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from consumer.errors import Permanent
@@ -262,3 +263,28 @@ async def test_a_mask_that_is_lost_is_told_and_the_rest_is_there(
     assert [problem.reason for problem in summary.problems] == ["lake-file-missing"]
     assert "segmentations/study t2/series1.nii.gz" in tree(folder)
     assert (folder / HIDDEN).is_dir()
+
+
+@pytest.mark.parametrize("project", ["../../outside", "/outside", "..", "a/../../outside", ""])
+async def test_no_row_of_an_enemys_lake_names_a_folder_outside(
+    there: LoggedLake, tmp_path: Path, project: str
+) -> None:
+    await study(there, "t1", 1)
+    await study(there, "t2", 1)
+    snapshot = await there.snapshot()
+    stored = await there.store.read(f"{snapshot.folder}manifest.jsonl")
+    assert stored is not None
+    one, other = (msgspec.json.decode(line) for line in stored.data.splitlines())
+    named = f"{tmp_path}{project}" if project.startswith("/") else project
+    forged = b"".join(
+        msgspec.json.encode(row) + b"\n" for row in ({**one, "project_key": named}, other)
+    )
+    await there.store.create("snapshots/forged/manifest.jsonl", forged)
+    theirs = msgspec.structs.replace(
+        snapshot, folder="snapshots/forged/", manifest_sha256=digest(forged)
+    )
+    (tmp_path / "pulled").mkdir()
+    with pytest.raises(Permanent) as refused:
+        await kept(there, theirs, tmp_path / "pulled")
+    assert refused.value.reason == "path-unsafe"
+    assert tree(tmp_path) == []
