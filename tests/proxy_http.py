@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import socket
+import struct
 from collections import deque
 from enum import Enum, auto
 from typing import Self
@@ -26,6 +28,7 @@ class Verdict(Enum):
     INVALID = auto()  # 400, as S3 says of a copy that is too large for one request
     CUT_ANSWER = auto()  # the answer ends in the middle
     CUT_HALF = auto()  # so does this one, but in the middle of its body
+    BREAK_HALF = auto()  # and here the connection is reset there
     TEAR = auto()  # half of the body arrives, then the connection breaks
     NOT_MET = auto()  # 412, the server hears nothing
     SLOW_DOWN = auto()  # 503, as S3 says when it is asked too much
@@ -46,6 +49,7 @@ _DOES = {
     Verdict.BUSY_AFTER,
     Verdict.CUT_ANSWER,
     Verdict.CUT_HALF,
+    Verdict.BREAK_HALF,
     Verdict.WRONG_TAG,
     Verdict.DAMAGE,
     Verdict.DAMAGE_ANSWER,
@@ -138,6 +142,11 @@ class HttpProxy:
         answer = _changed(verdict, await self._answered(verdict, kept, body))
         if verdict not in (Verdict.LOSE_REQUEST, Verdict.LOSE_ANSWER, Verdict.TEAR):
             writer.write(answer)
+            await writer.drain()
+            if verdict is Verdict.BREAK_HALF:
+                linger = struct.pack("ii", 1, 0)  # for no time: a close is a reset
+                peer = writer.get_extra_info("socket")
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             writer.close()
             await writer.wait_closed()
 
@@ -178,7 +187,7 @@ def _changed(verdict: Verdict, answer: bytes) -> bytes:
     if verdict is Verdict.DAMAGE_ANSWER:
         return _damaged(answer)
     body = answer.find(b"\r\n\r\n") + 4
-    if verdict is Verdict.CUT_HALF:
+    if verdict in (Verdict.CUT_HALF, Verdict.BREAK_HALF):
         return answer[: (body + len(answer)) // 2]
     if verdict is Verdict.CUT_ANSWER:
         return answer[: body + 1]

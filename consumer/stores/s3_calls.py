@@ -15,6 +15,7 @@ import boto3.session
 from botocore import exceptions as botocore_errors
 from botocore.config import Config
 from botocore.parsers import ResponseParserError
+from urllib3 import exceptions as urllib3_errors
 
 from consumer.errors import Transient
 from consumer.ports import Sleep
@@ -39,13 +40,19 @@ _UNANSWERED: tuple[tuple[str, tuple[type[Exception], ...]], ...] = (  # the firs
             botocore_errors.TokenRetrievalError,
         ),
     ),
-    ("store-timeout", (botocore_errors.ReadTimeoutError,)),
+    # botocore reads the body of a listing or an error as it is, with urllib3's own errors.
+    ("store-timeout", (botocore_errors.ReadTimeoutError, urllib3_errors.ReadTimeoutError)),
     ("store-tls", (botocore_errors.SSLError,)),
     ("store-unreachable", (botocore_errors.ConnectionError,)),
     ("store-refused", (botocore_errors.ParamValidationError, ValueError)),
     (
         "store-disconnected",
-        (botocore_errors.HTTPClientError, botocore_errors.IncompleteReadError, OSError),
+        (
+            botocore_errors.HTTPClientError,
+            botocore_errors.IncompleteReadError,
+            urllib3_errors.HTTPError,
+            OSError,
+        ),
     ),
     ("store-failed", (botocore_errors.BotoCoreError, ResponseParserError)),
 )

@@ -76,6 +76,33 @@ async def test_an_answer_that_nobody_understands_is_asked_for_again(
             assert [item.key async for item in store.list("")] == ["a"]
 
 
+@pytest.mark.parametrize("verb", ["read", "missing", "create", "list"])
+async def test_a_connection_that_is_reset_in_the_middle_of_an_answer_is_nobody_s_defect(
+    proxied: tuple[S3Store, HttpProxy], verb: str
+) -> None:
+    """Also where the answer is a listing, or says that an object is or is not there."""
+    store, proxy = proxied
+    await store.create("a", bytes(10_000))
+
+    async def asked() -> object:
+        if verb == "list":
+            return [item.key async for item in store.list("")]
+        if verb == "create":
+            return await store.create("a", bytes(10_000))
+        found = await store.read("a" if verb == "read" else "b")
+        return found and found.data
+
+    expected = await asked()
+    method = "PUT" if verb == "create" else "GET"
+    proxy.plan(method, Verdict.BREAK_HALF)
+    assert await asked() == expected
+    proxy.plan(method, *[Verdict.BREAK_HALF] * 9)
+    proxy.plan("GET", *[Verdict.BREAK_HALF] * 9)
+    with pytest.raises(Transient) as caught:
+        await asked()
+    assert (caught.value.reason, caught.value.shared) == ("store-disconnected", True)
+
+
 async def test_a_torn_upload_leaves_nothing_and_is_sent_again(
     proxied: tuple[S3Store, HttpProxy],
 ) -> None:
