@@ -256,6 +256,8 @@ class _Connection(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
+        if isinstance(exc, ConnectionError):  # who asked has gone; aiohttp would log all of it
+            return self._refusal(request, "connection-broken", 400)
         if not isinstance(exc, HttpProcessingError):
             return super().handle_error(request, status, exc, message)
         reason = "request-too-long" if isinstance(exc, LineTooLong) else "request-malformed"

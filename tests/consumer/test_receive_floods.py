@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from ipaddress import ip_network
 
 import pytest
@@ -174,6 +175,25 @@ async def test_a_flood_writes_few_log_lines_and_each_refusal_is_counted(make: Ma
     assert len(lines) == 6
     assert lines[-1]["left_out"] == 45
     assert house.refusals("bad-token") == 51
+
+
+async def test_who_asks_whether_to_send_and_goes_leaves_no_trace_of_our_code_in_the_log(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What aiohttp logs by itself is under no limit."""
+    house = await make()
+    asks = (
+        b"POST /hooks/lab HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nx"
+    )
+    for _ in range(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+        writer.write(asks * 9)  # more than may be asked ahead: the connection is ended at once
+        with suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+    assert await good(house) == 202
+    assert house.refusals("connection-broken", "unknown") == 5
+    assert caplog.records == []
 
 
 async def test_bodies_that_never_end_make_no_good_webhook_wait(make: Make) -> None:
