@@ -300,15 +300,17 @@ def _confirm_missing(
     works: Sequence[Work], old: Pointer | None, confirmation: Confirmation
 ) -> None:
     """Returns when the task may be called gone: a delete event says so, or two answers agree.
-    Without a pointer there is nothing to delete: it is buried then."""
+    Without a pointer there is nothing to delete: it is buried then, unless the platform itself
+    listed it to a sweep."""
     if old is not None and old.change == "deleted":
         return
-    if any(_event(work).action == "DELETE" for work in works):
+    actions = {_event(work).action for work in works}
+    if "DELETE" in actions:
         return
     if not confirmation.given(works, "task-missing"):
         said = "the platform knows no such task"
         raise Transient("task-missing", said, after_s=confirmation.wait_s)
-    if old is None:
+    if old is None and "SWEEP" not in actions:
         raise Permanent("task-unknown", "the platform knows no such task, asked twice")
 
 

@@ -530,6 +530,18 @@ async def test_an_unknown_task_without_a_pointer_is_asked_for_again_then_buried(
     assert second.reason == "task-unknown"
 
 
+async def test_a_task_that_a_sweep_found_and_that_went_before_it_was_looked_at_is_deleted() -> None:
+    """The platform's own listing had it: nothing is wrong that a person should look at."""
+    house = House()
+    (first,) = await house.handle(event("ghost", action=Action.SWEEP))
+    assert isinstance(first, Transient)
+    asked_before = Failure(reason="task-missing", message="", at="2026-01-01T00:00:00.000000Z")
+    found = OneWork(event("ghost", action=Action.SWEEP), 2, asked_before)
+    (second,) = await house.handle(found)
+    assert isinstance(second, Outcome)
+    assert second.move.change is Change.DELETED
+
+
 async def test_a_late_event_of_a_deleted_task_is_done_without_waiting() -> None:
     house = House()
     await house.handle(event(action=Action.DELETE))
