@@ -14,13 +14,17 @@ class Sighting:
     """One task as a listing shows it. None where the listing does not tell.
 
     ``active_at`` means the same as a `TaskSnapshot`'s, so that the two can be compared.
-    ``label_created_at`` are the times at which its labels were made.
+    ``label_created_at`` are the times at which its labels were made, ``labels`` their ids, and
+    ``ground_truth_label`` the one that is the ground truth, if ``judged`` says that this is told.
     """
 
     task: str
     stage: str | None = None
     active_at: str | None = None
     label_created_at: tuple[str, ...] | None = None
+    labels: frozenset[str] | None = None
+    ground_truth_label: str | None = None
+    judged: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,10 @@ def gap_of(seen: Sighting, held: Held) -> str | None:
         return "stage"
     if seen.active_at is not None and seen.active_at > (held.active_at or ""):
         return "newer"
+    if seen.labels is not None and seen.labels != held.labels.keys():
+        return "labels"
+    if seen.judged and seen.ground_truth_label != held.ground_truth_label:
+        return "ground-truth"
     return None
 
 

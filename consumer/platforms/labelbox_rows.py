@@ -47,11 +47,10 @@ def snapshot_of(row: Json, key: TaskKey, details: Collection[str]) -> TaskSnapsh
     project_details = child(entry, "project_details")
     steps = steps_of(project_details)
     history = history_of(steps, key.project, key.task)
-    done = _is_done(steps, project_details)
     at: Path = ("projects", key.project, "labels")
     images = images_of(data_row)
     drawn = [_label(one, (*at, number), images) for number, one in enumerate(entry["labels"])]
-    choice = choose([facts for _, facts in drawn], project_details, done=done)
+    choice = truth_of([facts for _, facts in drawn], project_details)
     created_at = _created_at(data_row) or (history[0].at if history else None)
     made = TaskSnapshot(
         source=key.source,
@@ -115,6 +114,11 @@ def choose(labels: Collection[LabelFacts], details: Json, *, done: bool) -> Choi
     return Choice(None, "several-approved" if several else "consensus-undecided")
 
 
+def truth_of(labels: Collection[LabelFacts], details: Json) -> Choice:
+    """Of a row's labels, by its ``project_details``."""
+    return choose(labels, details, done=_is_done(steps_of(details), details))
+
+
 def _is_done(steps: object, details: Json) -> bool:
     """Approved by the history, and by the status where newer exports give one; a row moved to
     Done by hand shows no next task and the status."""
@@ -162,30 +166,15 @@ def label_times(label: Json) -> tuple[str | None, str | None]:
 
 
 def _label(label: Json, at: Path, images: tuple[Image, ...]) -> tuple[Label, LabelFacts]:
-    label_id = label["id"]
-    details, performance = (
-        optional(label, "label_details"),
-        optional(label, "performance_details"),
-    )
-    skipped = performance.get("skipped") is True
+    facts = facts_of(label)
     annotations = optional(label, "annotations")
-    if label.get("label_kind") == _DICOM and not skipped:
+    if label.get("label_kind") == _DICOM and not facts.skipped:
         child(child(label, "annotations"), "groups")  # without them it would read as an empty label
     masks, polylines = drawn_in(annotations, (*at, "annotations"))
     created_at, updated_at = label_times(label)
-    facts = LabelFacts(
-        id=label_id,
-        skipped=skipped,
-        benchmark=any(
-            one.get(name) is True
-            for one in (label, details, performance)
-            for name in ("is_benchmark_reference", "superTruth")
-        ),
-        approved=_approved(details.get("reviews")),
-    )
     made = Label(
-        id=label_id,
-        version=identifier(label_id, updated_at or "", _content(annotations)),
+        id=facts.id,
+        version=identifier(facts.id, updated_at or "", _content(annotations)),
         updated_at=updated_at,
         created_at=created_at,
         skipped=facts.skipped,
@@ -194,6 +183,24 @@ def _label(label: Json, at: Path, images: tuple[Image, ...]) -> tuple[Label, Lab
         series=(Series(name=None, masks=masks, polylines=polylines, images=images),),
     )
     return made, facts
+
+
+def facts_of(label: Json) -> LabelFacts:
+    """What decides whether a label is the ground truth."""
+    details, performance = (
+        optional(label, "label_details"),
+        optional(label, "performance_details"),
+    )
+    return LabelFacts(
+        id=label["id"],
+        skipped=performance.get("skipped") is True,
+        benchmark=any(
+            one.get(name) is True
+            for one in (label, details, performance)
+            for name in ("is_benchmark_reference", "superTruth")
+        ),
+        approved=_approved(details.get("reviews")),
+    )
 
 
 def _approved(reviews: object) -> bool:

@@ -22,15 +22,17 @@ from consumer.platforms.labelbox_legacy import current_row, is_legacy, row_id
 from consumer.platforms.labelbox_rows import (
     active_at,
     entry_of,
+    facts_of,
     label_times,
     stage_of,
     steps_of,
+    truth_of,
     with_sorted_labels,
 )
 from consumer.sightings import Page, Sighting, Window
 
 PAGE = 500  # sightings in a page of ours
-DETAILS = ("data_row_details", "project_details", "label_details")
+DETAILS = ("data_row_details", "project_details", "label_details", "performance_details")
 MAX_ID = 200  # characters of a row's id
 MAX_ENTRIES = 1_000  # of one row, in the legacy shape
 
@@ -114,11 +116,15 @@ def sighting_of(entries: Sequence[Json], project: str) -> Sighting:
         details = child(entry, "project_details")
         history = history_of(steps_of(details), project, task)
         times = [label_times(label) for label in entry["labels"]]
+        facts = [facts_of(label) for label in entry["labels"]]
         return Sighting(
             task,
             stage_of(details),
             active_at(child(row, "data_row"), history, [changed for _, changed in times]),
             tuple(sorted(made for made, _ in times if made)),
+            frozenset(one.id for one in facts),
+            truth_of(facts, details).label,
+            judged=True,
         )
     except Permanent:
         return Sighting(task)

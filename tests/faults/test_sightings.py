@@ -94,6 +94,32 @@ async def test_a_listing_shows_what_would_move_a_pointer_and_nothing_else(
             exported = now
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+@each_seed
+async def test_what_changes_no_time_shows_by_which_labels_there_are_and_which_is_the_truth(
+    seed: int, legacy: bool
+) -> None:
+    rng = random.Random(seed)
+    async with peer("labelbox", legacy=legacy) as platform:
+        task, people = platform.create(), platform.simulated
+        platform.label(task)
+        people.label(task, [lb.Drawing("Axial", 1, "f-2", "liver", line=((1.0, 2.0), (3.0, 4.0)))],
+                     by="second@example.com")  # fmt: skip
+        for _ in range(5):
+            labels = sorted(people.rows[task].labels)
+            match rng.choice(["forward", "benchmark", "delete"]):
+                case "forward":
+                    platform.forward(task)
+                case "benchmark" if labels:
+                    people.make_benchmark(task, rng.choice(labels))
+                case "delete" if labels:
+                    people.delete_label(task, rng.choice(labels))
+            now, seen = await platform.snapshot(task), await _only(platform)
+            assert seen.labels == {label.id for label in now.labels}
+            assert seen.judged
+            assert seen.ground_truth_label == now.ground_truth_label
+
+
 async def _only(platform: Peer) -> Sighting:
     (seen,) = await platform.listed()
     return seen

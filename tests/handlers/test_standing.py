@@ -59,6 +59,10 @@ def standing(house: House, store: Any = None) -> LakeStanding:
         (Sighting("task-1", "END", LATER), "stage"),
         (Sighting("task-1", "Label", LATER), "newer"),
         (Sighting("task-1", None, LATER), "newer"),
+        (Sighting("task-1", "Label", NOON, labels=frozenset()), None),
+        (Sighting("task-1", "Label", NOON, labels=frozenset({"label-1"})), "labels"),
+        (Sighting("task-1", "Label", NOON, judged=True), None),
+        (Sighting("task-1", ground_truth_label="label-1", judged=True), "ground-truth"),
     ],
 )
 async def test_a_sighting_of_a_task_that_the_lake_knows(seen: Sighting, why: str | None) -> None:
