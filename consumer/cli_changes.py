@@ -74,6 +74,7 @@ async def _print(found: Settings, after: Place | None, wanted: Wanted, *, follow
     from consumer.app_adapters import make_store
     from consumer.log.tail import LogTail
     from consumer.log.walk import walk
+    from consumer.redact import json_text
 
     log = LogTail(make_store(found), poll_s=found.follow.poll_s)
     if not await log.identity() and after is None:
@@ -82,7 +83,7 @@ async def _print(found: Settings, after: Place | None, wanted: Wanted, *, follow
         err.print(escape(f"groundwire: the lake {found.lake.shown} holds no log yet"))
     failed = _waiting() if follow else None
     async for change in walk(log, after, wanted, failed=failed):
-        if not _write(msgspec.json.encode(change)):
+        if not _write(json_text(msgspec.json.encode(change).decode()).encode()):
             return
 
 

@@ -86,8 +86,10 @@ def report(
     Example: `groundwire report --ground-truth -o report.json`
     """
     from consumer import app as house
+    from consumer.errors import Permanent
     from consumer.log.read import entries, published
     from consumer.log.report import Report
+    from consumer.redact import json_text
 
     found = lake_settings(config, lake)
     store = house.make_store(found)
@@ -95,14 +97,18 @@ def report(
 
     async def reporting() -> bool:
         async for entry in entries(store):
-            collected.add(entry.data)
+            try:
+                collected.add(entry.data)
+            except (KeyError, TypeError):
+                said = f"entry {entry.index} of the log is none that this version knows"
+                raise Permanent("log-damaged", f"{said}; groundwire verify tells more") from None
         return await published(store) is not None
 
     if not do(reporting()):
         err.print(escape(f"groundwire: there is no log in {found.lake.shown} yet"))
     elif task is not None and not collected.seen:
         end(FAILED, f"the log in {found.lake.shown} tells of no task {task}")
-    text = json.dumps(collected.rows(), indent=2, ensure_ascii=False) + "\n"
+    text = json_text(json.dumps(collected.rows(), indent=2, ensure_ascii=False)) + "\n"
     if output is None:
         sys.stdout.write(text)
     else:

@@ -155,11 +155,12 @@ def diff(
     import msgspec
 
     from consumer import app_snapshot as house
+    from consumer.redact import json_text
 
     found = do(house.differed(lake_settings(config, lake), a, b))
     if as_json:
         text = json.dumps(msgspec.to_builtins(found), indent=2, ensure_ascii=False)
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(json_text(text) + "\n")
         return
     for what, tasks in (
         ("added", found.added),

@@ -105,6 +105,16 @@ def printable(text: str, *, lines: bool = False) -> str:
     return (_WITHIN_LINES if lines else _CONTROL).sub("\ufffd", text)
 
 
+def json_text(text: str) -> str:
+    """The same JSON, with such characters escaped in its strings."""
+
+    def escaped(found: re.Match[str]) -> str:
+        units = found[0].encode("utf-16-be", "surrogatepass")
+        return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
+
+    return text if text.isascii() and "\x7f" not in text else _WITHIN_LINES.sub(escaped, text)
+
+
 def _spellings(secret: str) -> set[str]:
     """As it may stand in a text: in a URL, in JSON, or as it is. Short ones would be everywhere."""
     if len(secret) < 4:

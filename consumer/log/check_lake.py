@@ -70,7 +70,8 @@ class LakeCheck:
         keys = self._sizes.keys()
         await self._pointers(keys)
         for key, (sha256, index) in self._manifests.items():
-            await self._manifest(key, sha256, index)
+            with self._findings.told_of(key, entry=index if index >= 0 else None):
+                await self._manifest(key, sha256, index)
         await self._notes(keys)
         await self._snapshots.finish(keys, self._entries)
         counts = Counts(
@@ -85,7 +86,9 @@ class LakeCheck:
         seen: set[_Task] = set()
         for key in keys:
             if _is_pointer(key):
-                task = await self._pointer(key)
+                task = None
+                with self._findings.told_of(key):
+                    task = await self._pointer(key)
                 if task in seen:
                     self._findings.add(key, "another pointer is of the same task")
                 if task:
@@ -154,9 +157,11 @@ class LakeCheck:
             self._findings.add(key, "it is no manifest", entry=entry)
             return
         if manifest.taxonomy and manifest.taxonomy_key:
-            await self._taxonomy(manifest.taxonomy_key, manifest.taxonomy, key)
+            with self._findings.told_of(manifest.taxonomy_key):
+                await self._taxonomy(manifest.taxonomy_key, manifest.taxonomy, key)
         for file in manifest.files:
-            await self._file(file.key, file.sha256, file.size, key)
+            with self._findings.told_of(file.key):
+                await self._file(file.key, file.sha256, file.size, key)
 
     async def _taxonomy(self, key: str, sha256: str, manifest: str) -> None:
         """Shared by revisions; each is read once."""
@@ -206,9 +211,10 @@ class LakeCheck:
         for key in keys:
             if not key.startswith(_NOTES):
                 continue
-            stored = await self._store.read(key)
-            if stored is not None and digest(stored.data) != _stem(key):
-                self._findings.add(key, "its bytes do not have the hash in its name")
+            with self._findings.told_of(key):
+                stored = await self._store.read(key)
+                if stored is not None and digest(stored.data) != _stem(key):
+                    self._findings.add(key, "its bytes do not have the hash in its name")
 
     def _unreferenced(self, key: str) -> bool:
         if key.startswith(STAGE):

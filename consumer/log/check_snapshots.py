@@ -58,7 +58,8 @@ class SnapshotCheck:
         there = {key for key in keys if is_description(key)}
         for key in sorted(there | self._logged.keys()):
             sha256, index = self._logged.get(key, (None, None))
-            await self._snapshot(key, sha256, index)
+            with self._findings.told_of(key, entry=index):
+                await self._snapshot(key, sha256, index)
 
     async def _snapshot(self, key: str, sha256: str | None, entry: int | None) -> None:
         self.referenced.add(key)
@@ -78,7 +79,9 @@ class SnapshotCheck:
             return
         await self._pinned(described, key, entry)
         for name, file in described.files.items():
-            await self._file(key.removesuffix(DESCRIPTION) + name, file, key)
+            place = key.removesuffix(DESCRIPTION) + name
+            with self._findings.told_of(place):
+                await self._file(place, file, key)
 
     async def _pinned(self, described: _Described, key: str, entry: int | None) -> None:
         """Its root is the log's at its size; a damaged log has its own findings."""

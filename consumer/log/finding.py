@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+from consumer.errors import Permanent
+
+_THE_OBJECTS_OWN = frozenset({"key-unsafe", "key-too-long", "key-collides", "object-too-large"})
 
 MAX_FINDINGS = 1_000  # kept; more are counted
 
@@ -34,6 +39,19 @@ class Findings:
         self.count += 1
         if len(self.kept) < MAX_FINDINGS:
             self.kept.append(Finding(place, problem, entry))
+
+    @contextmanager
+    def told_of(self, place: str, *, entry: int | None = None) -> Iterator[None]:
+        """Whatever an object, or its name, does to who looks at it is a finding like any other:
+        the rest is looked at all the same. What the store cannot do is raised."""
+        try:
+            yield
+        except Permanent as error:
+            if error.reason not in _THE_OBJECTS_OWN:
+                raise
+            self.add(place, f"it cannot be read: {error.message}", entry=entry)
+        except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+            self.add(place, f"it cannot be understood ({type(error).__name__})", entry=entry)
 
     def note(self, text: str) -> None:
         """Something to know that is no error."""

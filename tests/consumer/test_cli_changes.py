@@ -149,3 +149,14 @@ def test_whoever_has_read_enough_may_close_the_pipe(lake: Path) -> None:
         assert started.wait(20) == 0
         assert started.stderr is not None
         assert started.stderr.read() == ""
+
+
+def test_nothing_in_an_enemys_log_commands_the_terminal_of_who_reads_the_changes(
+    tmp_path: Path,
+) -> None:
+    unseen = "\x9b2J\u202e"
+    one = ENTRIES[moves(ENTRIES)[0]]
+    append(tmp_path, [{**one, "stage": unseen}])
+    done = changes(tmp_path)
+    assert all(character.isprintable() or character == "\n" for character in done.stdout)
+    assert json.loads(done.stdout)["stage"] == unseen

@@ -99,3 +99,26 @@ def test_another_key_is_found(tmp_path: Path) -> None:
     logged(tmp_path, [CREATED])
     other = new_key(tmp_path / "other.key", "example.org/log").verifier.vkey
     assert cli(tmp_path, "verify", "--key", other).exit_code == 1
+
+
+UNSEEN = "\x9b2J\x7f\u202e\u2028\U000e0041[red]"
+
+
+def test_nothing_in_an_enemys_log_commands_the_terminal_of_who_reads_its_report(
+    tmp_path: Path,
+) -> None:
+    logged(tmp_path, [{**CREATED, "task": UNSEEN, "actor": UNSEEN}])
+    done = cli(tmp_path, "report")
+    assert all(character.isprintable() or character == "\n" for character in done.stdout)
+    (row,) = json.loads(done.stdout)
+    assert (row["taskId"], row["events"][0]["createdBy"]) == (UNSEEN, UNSEEN)
+
+
+@pytest.mark.parametrize("lacking", ["task", "source", "type", "at"])
+def test_an_entry_that_no_writer_of_ours_makes_ends_the_report_with_a_sentence(
+    tmp_path: Path, lacking: str
+) -> None:
+    logged(tmp_path, [{name: value for name, value in CREATED.items() if name != lacking}])
+    done = cli(tmp_path, "report")
+    assert done.exit_code == 1
+    assert "entry 0 of the log is none that this version knows" in done.stderr

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from consumer.log.check_lake import IN_MEMORY_BYTES
 from consumer.log.verify import verify
 from consumer.model import Change, canonical, digest
+from consumer.stores.directory import DirectoryStore
 from tests.consumer.log.lakes import Lake, sealed
 from tests.consumer.log.logs import SIGNER
 from tests.fakes_store import FakeStore
@@ -187,3 +189,47 @@ async def test_a_large_file_is_hashed_without_being_whole_in_memory() -> None:
     for spoiled in (b"\1" + image[1:], image + b"\0"):
         lake.store.objects[key] = spoiled
         assert await places(lake.store) == [key]
+
+
+UNSAFE = ["../../outside", "p//x", "/outside", "p/" + "x" * 300, "p/\x1b[2J"]
+
+
+@pytest.mark.parametrize("key", UNSAFE)
+async def test_a_name_that_no_store_reads_is_a_finding_and_hides_no_other(
+    key: str, tmp_path: Path
+) -> None:
+    lake = Lake(cast(FakeStore, DirectoryStore(tmp_path)))
+    pointer = await lake.export("one", b"mask of one")
+    move = {"source": "s", "project": "p", "task": "two", "sequence": 1, "manifest_sha256": "0"}
+    await lake.log.append(
+        [
+            {**move, "id": "bad", "kind": "lake", "manifest_key": key},
+            {"id": "worse", "kind": "snapshot", "key": f"snapshots/{key}", "sha256": "0"},
+        ]
+    )
+    (tmp_path / f"{pointer.manifest}").write_bytes(b"forged")
+    found = await verify(lake.store, vkey=VKEY)
+    told = {finding.place for finding in found.findings}
+    assert told >= {key, f"snapshots/{key}", pointer.manifest}
+
+
+NONSENSE = {
+    "deep": b'{"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "huge": b'{"sequence": ' + b"9" * 5000 + b"}",
+    "text": b"\xff\xfe",
+}
+
+
+@pytest.mark.parametrize("name", NONSENSE)
+async def test_whatever_an_enemy_puts_in_a_pointers_place_is_a_finding(name: str) -> None:
+    lake = await small_lake()
+    lake.store.objects["p/tasks/one/current.json"] = NONSENSE[name]
+    assert "p/tasks/one/current.json" in await places(lake.store)
+
+
+@pytest.mark.parametrize("sequence", ["x", [1], None, {"a": 1}, 1e308])
+async def test_a_move_without_a_number_is_a_finding(sequence: object) -> None:
+    lake = await small_lake()
+    move = {"source": "s", "project": "p", "task": "one", "sequence": sequence}
+    await lake.log.append([{**move, "id": "bad", "kind": "lake"}])
+    assert "p/tasks/one/current.json" in await places(lake.store)
