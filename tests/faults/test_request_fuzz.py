@@ -101,9 +101,9 @@ def _is_exact(event: object) -> bool:
 @pytest.mark.parametrize("seed", seeds(0.05))
 async def test_a_real_receiver_neither_grows_nor_stalls(seed: int, tmp_path: Path) -> None:
     async with receiver(tmp_path) as it:
-        await flood(it.port, seed=seed, requests=800, connections=16)
+        await flood(it.port, seed=seed, requests=500, connections=16)
         before = it.looks["memory_bytes"]
-        tally = await flood(it.port, seed=seed + 1, requests=800, connections=16)
+        tally = await flood(it.port, seed=seed + 1, requests=500, connections=16)
         after = it.looks
         lines = it.lines
     assert tally.wrong == []

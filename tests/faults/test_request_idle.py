@@ -19,7 +19,7 @@ from tests.faults.fuzz_driver import Receiving, receiver
 from tests.faults.fuzz_requests import TOKEN, Fuzzer
 from tests.seeds import seeds
 
-IDLE = int(os.environ.get("GROUNDWIRE_IDLE", "2500"))
+IDLE = int(os.environ.get("GROUNDWIRE_IDLE", "1500"))
 MOST = IDLE // 5  # connections that the receiver keeps
 GOOD = 30  # webhooks that are sent on connections of their own, while all the others are there
 GOOD_S = 1.0  # within which half of them are answered, on a busy machine
@@ -70,7 +70,7 @@ async def _slow(port: int, seed: int) -> AsyncIterator[_Told]:
 
 
 @pytest.mark.parametrize("seed", seeds(0.05))
-async def test_ten_thousand_slow_connections_keep_no_webhook_waiting(
+async def test_thousands_of_slow_connections_keep_no_webhook_waiting(
     seed: int, tmp_path: Path
 ) -> None:
     fuzzer = Fuzzer(seed)

@@ -14,7 +14,7 @@ from consumer.stores.directory import DirectoryStore
 from tests.end_to_end.house import House, house, until
 from tests.seeds import seeds
 
-TIMES = 20
+TIMES = 8
 
 
 @pytest.mark.parametrize("seed", seeds(0.05))
