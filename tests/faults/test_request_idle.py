@@ -21,7 +21,7 @@ from tests.seeds import seeds
 
 IDLE = int(os.environ.get("GROUNDWIRE_IDLE", "1500"))
 MOST = IDLE // 5  # connections that the receiver keeps
-GOOD = 30  # webhooks that are sent on connections of their own, while all the others are there
+GOOD = 15  # webhooks that are sent on connections of their own, while all the others are there
 GOOD_S = 1.0  # within which half of them are answered, on a busy machine
 STALL_S = 0.05
 GROWTH_BYTES = 96 << 20  # 64 MiB of them are what all requests may hold
