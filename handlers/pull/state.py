@@ -13,6 +13,7 @@ import msgspec
 
 from consumer.errors import Permanent
 from consumer.model import FORMAT, decode, encode
+from handlers.pull.names import checked
 from handlers.pull.options import Options
 from handlers.pull.select import Facts
 
@@ -66,6 +67,12 @@ def load(folder: Path) -> State | None:
         state = decode(data, State)
         if state.format != FORMAT:
             raise msgspec.ValidationError("another format")
+        for path in (*state.files, *state.pending):
+            for part in path.split("/"):
+                checked(part)
+    except Permanent as error:  # somebody else's folder: what it calls its own may be anything
+        said = f"{file} names files outside of its folder: pull into a new DIR"
+        raise Permanent("pull-state-unreadable", said) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         said = f"{file} cannot be read: it is of another version, or damaged; pull into a new DIR"
         raise Permanent("pull-state-unreadable", said) from error

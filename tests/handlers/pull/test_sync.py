@@ -458,3 +458,24 @@ async def test_where_case_means_nothing_a_renamed_task_keeps_its_file(
     save(tmp_path / PROJECT, state)
     await pulled(lake, tmp_path)
     assert old.exists()
+
+
+@pytest.mark.parametrize("where", ["files", "pending"])
+@pytest.mark.parametrize("path", ["../theirs.txt", "a/../../theirs.txt", "/theirs.txt"])
+async def test_a_folder_that_somebody_else_made_has_no_file_outside_of_it_removed(
+    lake: Lake, tmp_path: Path, where: str, path: str
+) -> None:
+    await lake.task("t1", Mask())
+    await pulled(lake, tmp_path)
+    theirs = tmp_path / "theirs.txt"
+    theirs.write_bytes(b"theirs")
+    file = tmp_path / PROJECT / HIDDEN / "state.json"
+    forged = json.loads(file.read_bytes())
+    named = f"{tmp_path}{path}" if path.startswith("/") else path
+    held = ["index", digest(b"theirs"), 6, theirs.stat().st_mtime_ns]
+    forged[where] = {**forged.get(where, {}), named: held}
+    file.write_text(json.dumps(forged))
+    with pytest.raises(Permanent) as refused:
+        await pulled(lake, tmp_path)
+    assert refused.value.reason == "pull-state-unreadable"
+    assert theirs.read_bytes() == b"theirs"
