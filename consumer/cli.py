@@ -204,7 +204,7 @@ def _serve(
     follower: str | None = None,
 ) -> None:
     from consumer import app as house
-    from consumer.serve import end_at_the_latest
+    from consumer.serve import end_at_the_latest, leave
     from consumer.telemetry import configure_logging, logger
 
     found = settings(config)
@@ -228,6 +228,7 @@ def _serve(
         await last
 
     do(serving())
+    leave()
 
 
 if __name__ == "__main__":
