@@ -163,6 +163,21 @@ def _folders(settings: Settings) -> Iterator[Caution]:
                     f"{one} can be written by every user of this machine",
                     f"Put it into a folder of Groundwire's own, or chmod o-w {one}.",
                 )
+    if settings.lake.scheme == "file":
+        yield from _lake_folder(settings.lake.path)
+
+
+def _lake_folder(lake: Path) -> Iterator[Caution]:
+    """A folder above that nobody else may enter keeps the lake as well."""
+    mode = _mode(lake) or 0
+    is_reached = all((_mode(one) or 0) & 0o001 for one in lake.parents)
+    if mode & 0o007 and is_reached:
+        does = "altered" if mode & 0o002 else "read"
+        yield Caution(
+            "lake",
+            f"masks and images in {lake} can be {does} by every user of this machine",
+            f"chmod o-rwx {lake}; give a group to those who may read it.",
+        )
 
 
 def _folder(path: Path) -> Path:

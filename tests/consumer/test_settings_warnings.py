@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,28 @@ def test_a_queue_in_a_folder_that_everybody_may_write_to_is_warned_of(
     shared.chmod(0o700)
     found = of(tmp_path, f'{key} = "sqlite:///{{folder}}/shared/deeper/q.db"\n{text}')
     assert key not in found
+
+
+@pytest.mark.parametrize(("mode", "does"), [(0o755, "read"), (0o777, "altered")])
+def test_a_lake_that_every_user_of_the_machine_may_look_into_is_warned_of(
+    mode: int, does: str
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        lake = Path(folder) / "lake"
+        lake.mkdir()
+        lake.chmod(mode)
+        Path(folder).chmod(0o755)  # pytest's own are in a folder that nobody else may enter
+        assert does in _warned_of_lake(lake)
+        lake.chmod(0o750)
+        assert _warned_of_lake(lake) == ""
+        lake.chmod(mode)
+        Path(folder).chmod(0o700)
+        assert _warned_of_lake(lake) == ""
+
+
+def _warned_of_lake(lake: Path) -> str:
+    settings = Settings(lake=f"file://{lake}")
+    return "".join(one.said for one in cautions(settings) if one.what == "lake")
 
 
 def test_no_configuration_at_all_is_warned_of_nothing(tmp_path: Path) -> None:
