@@ -70,6 +70,7 @@ __all__ = [
 ]
 
 Announce = Callable[[str, Address], None]
+PROBES = 64  # connections of the admin listener besides those that read changes
 
 
 async def serve(
@@ -135,9 +136,11 @@ async def serve(
             "changes": stream.until,
         },
     )
+    http, guests = settings.http, settings.changes.max_readers + PROBES
+    room = room_for(guests + (http.max_connections if hooks else 0))
+    guests = min(guests, room // 2 if hooks else room)
     if hooks:
-        http = settings.http
-        crowd = Crowd(room_for(http.max_connections), max(MOST_BYTES, 4 * http.body_limit_bytes))
+        crowd = Crowd(room - guests, max(MOST_BYTES, 4 * http.body_limit_bytes))
         listener = _hook_listener(settings, ports, metrics, process.queue, crowd)
         process.hooks = (listener, http.listen)
         process.lanes = {
@@ -145,7 +148,9 @@ async def serve(
             "collector": lambda stop: collect_when_quiet(stop, lambda: len(crowd)),
         }
     process.admin = (
-        _admin_listener(settings, process, metrics, lanes, log, following, stream, inbox),
+        _admin_listener(
+            settings, process, metrics, lanes, log, following, stream, inbox, Crowd(guests)
+        ),
         settings.admin.listen,
     )
     await process.run()
@@ -216,7 +221,10 @@ def _admin_listener(
     following: Mapping[str, Following],
     stream: ChangeStream,
     inbox: InboxQueue | None,
+    crowd: Crowd,
 ) -> Listener:
+    """``crowd`` bounds its connections, lest they take the files that webhooks need."""
+
     def working(lane: str) -> Callable[[], Awaitable[None]]:
         return lambda: process.check_lane(lane)
 
@@ -231,7 +239,7 @@ def _admin_listener(
             # A receiver is ready when its 2xx can be kept, whatever follows the log.
             **({f"follow {n}": f.check for n, f in following.items()} if not lanes else {}),
         },
-        notes={"inbox": _inbox_note(inbox)} if inbox else {},
+        notes={"inbox": lambda: inbox.state().told()} if inbox else {},
         measure=_inbox_measure(inbox, metrics) if inbox else lambda: None,
         log=_log_size(log) if log else None,
         # A receiver alone need not reach the lake.
@@ -243,14 +251,8 @@ def _admin_listener(
         header_timeout_s=settings.http.header_timeout_s,
         stop_s=1.0,
         cancels=True,
+        crowd=crowd,
     )
-
-
-def _inbox_note(inbox: InboxQueue) -> Callable[[], Mapping[str, object]]:
-    def note() -> Mapping[str, object]:
-        return inbox.state().told()
-
-    return note
 
 
 def _inbox_measure(inbox: InboxQueue, metrics: Metrics) -> Callable[[], None]:

@@ -6,13 +6,14 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+from consumer.app import PROBES
 from consumer.cli import app
 from handlers import layout
 
@@ -291,3 +293,32 @@ def test_what_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     result = cli(configured(tmp_path), "report", "-o", str(tmp_path / "no" / "x.json"))
     assert result.exit_code == 1
     assert "cannot be written" in result.stderr
+
+
+def test_who_floods_the_admin_listener_takes_no_files_from_the_webhooks(tmp_path: Path) -> None:
+    most = 1 + PROBES  # one reads changes
+    asked = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    environ = configured(tmp_path, GROUNDWIRE_CHANGES__MAX_READERS="1")
+    with process(environ, "receive") as running, ExitStack() as held:
+        admin, hooks = running.port("admin"), running.port("hooks")
+        sockets = []
+        for _ in range(most + 20):
+            one = held.enter_context(socket.create_connection(("127.0.0.1", admin), timeout=10))
+            one.sendall(asked)
+            assert one.recv(1000).startswith(b"HTTP/1.1 200")
+            one.setblocking(False)
+            sockets.append(one)
+        deadline = time.monotonic() + 20
+        while (still := sum(map(_is_open, sockets))) > most:
+            assert time.monotonic() < deadline
+        assert still == most
+        assert running.ask(hooks, f"/hooks/rb?token={TOKEN}", b'{"payload": []}')[0] == 202
+
+
+def _is_open(one: socket.socket) -> bool:
+    try:
+        return bool(one.recv(1))
+    except BlockingIOError:
+        return True
+    except ConnectionError:
+        return False
