@@ -38,6 +38,7 @@ MAX_LOGGED_IDS = 10
 MAX_PROXIES = 10  # believed in a row
 
 Networks = Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]
+Over = tuple[str, int]  # a reason's slug, and the seconds to wait
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -78,9 +79,9 @@ class Receiver:
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """202, or what the failure says."""
         try:
-            platform, flood = self._admit(request)
-            body = await self._body(request, flood)
-            events = await self._events(platform, request, body, flood)
+            platform, over = self._admit(request)
+            body = await self._body(request, over)
+            events = await self._events(platform, request, body, over)
             repeated = len(events) - await self._keep(events)
         except GroundwireError as error:
             return self._refuse(request, error)
@@ -105,14 +106,16 @@ class Receiver:
         self._say(UNKNOWN, Rejected(status, reason), remote)
 
     async def _events(
-        self, platform: Platform, request: web.Request, body: bytes, flood: _Flood | None
+        self, platform: Platform, request: web.Request, body: bytes, over: Over | None
     ) -> list[TaskEvent]:
         """What the body tells, once it is known to be the platform's."""
         headers, query = _joined(request.headers), _joined(request.query)
         try:
             delivery = await self._beside(body, platform.verify, headers, query, body)
-        except Rejected as error:
-            raise flood or error from None
+        except Rejected:
+            if over:
+                raise _Flood(*over) from None
+            raise
         self.failures.good(counted_as(self._remote(request)))
         if self.crowd is not None and (guest := request.get(GUEST)) is not None:
             self.crowd.verified(guest)
@@ -167,15 +170,14 @@ class Receiver:
         request.writer.output_size = 0
         return None
 
-    def _admit(self, request: web.Request) -> tuple[Platform, _Flood | None]:
+    def _admit(self, request: web.Request) -> tuple[Platform, Over | None]:
         """What can be judged before the body is read; with what the sender is told if he is over
-        his budget and does not prove to be the platform."""
+        his budget and does not prove to be the platform (no exception: kept, it would keep all)."""
         platform = self.platforms.get(request.match_info.get("source", ""))
         source = platform.source if platform else UNKNOWN
         over = self.failures.over(counted_as(self._remote(request)), source)
-        flood = _Flood(*over) if over else None
-        if flood and (platform is None or (request.content_length or 0) > SMALL_BYTES):
-            raise flood
+        if over and (platform is None or (request.content_length or 0) > SMALL_BYTES):
+            raise _Flood(*over)
         if platform is None:
             raise Rejected(404, "unknown-source", "there is no such hook")
         if request.method != hdrs.METH_POST:
@@ -185,12 +187,12 @@ class Receiver:
             raise Rejected(415, "content-encoding", "send the body as it is, not compressed")
         if (request.content_length or 0) > self.limits.body_bytes:
             raise self._too_large()
-        return platform, flood
+        return platform, over
 
-    async def _body(self, request: web.Request, flood: _Flood | None) -> bytes:
+    async def _body(self, request: web.Request, over: Over | None) -> bytes:
         """The body, complete, within its limits of size and time."""
         body = bytearray()
-        most = min(SMALL_BYTES, self.limits.body_bytes) if flood else self.limits.body_bytes
+        most = min(SMALL_BYTES, self.limits.body_bytes) if over else self.limits.body_bytes
         crowded = False
         try:
             async with asyncio.timeout(self.limits.body_timeout_s) as deadline:
@@ -204,7 +206,7 @@ class Receiver:
                     while chunk := await request.content.readany():
                         body += chunk
                         if len(body) > most:
-                            raise flood or self._too_large()
+                            raise _Flood(*over) if over else self._too_large()
         except TimeoutError as error:
             if crowded:
                 raise Transient("memory-crowded", "too many bodies are incomplete") from error
