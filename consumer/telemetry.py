@@ -37,6 +37,7 @@ OTHER = "other"  # a reason that is not a slug
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _MAX_REASONS = 200  # distinct reasons of one metric: slugs are constants, so this is never reached
+_TOLD_BY_US = ("aiormq.connection",)  # a traceback for each lost connection, of which we tell
 _redactor = Redactor()
 
 _SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -330,6 +331,8 @@ def configure_logging(
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("groundwire").setLevel(level)
+    for chatty in _TOLD_BY_US:
+        logging.getLogger(chatty).setLevel(logging.ERROR)
 
 
 def learn_secret(text: str) -> None:
