@@ -81,6 +81,7 @@ async def test_no_more_is_asked_for_than_a_sighting_needs() -> None:
     (params,) = [one["params"] for one in asked]
     assert {name for name, on in params.items() if on} == {
         "includeDataRowDetails", "includeProjectDetails", "includeLabelDetails",
+        "includePerformanceDetails",  # whether a label was skipped
     }  # fmt: skip
     assert not platform.simulated.counters["mask GET"]
 
@@ -200,7 +201,13 @@ def test_a_row_tells_its_stage_its_times_and_those_of_its_labels() -> None:
     details = {"workflow_history": [step]}
     row = _row(projects={"p": {"labels": [label], "project_details": details}})
     assert sighting_of([row], "p") == Sighting(
-        "r", "Done", "2026-01-06T01:00:00.000000Z", ("2026-01-04T01:00:00.000000Z",)
+        "r",
+        "Done",
+        "2026-01-06T01:00:00.000000Z",
+        ("2026-01-04T01:00:00.000000Z",),
+        frozenset({"l"}),
+        "l",
+        judged=True,
     )
 
 
