@@ -38,7 +38,7 @@ async def stalled(
             one.setblocking(False)
             sockets.append(one)
             await loop.sock_connect(one, ("127.0.0.1", place.port))
-            ask = f"GET /changes{query} HTTP/1.1\r\nHost: here\r\n\r\n"
+            ask = f"GET /changes{query} HTTP/1.1\r\nHost: localhost\r\n\r\n"
             await loop.sock_sendall(one, ask.encode())
         await until(lambda: place.readers() == count)
         yield sockets
