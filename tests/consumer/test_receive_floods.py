@@ -193,7 +193,7 @@ async def test_who_asks_whether_to_send_and_goes_leaves_no_trace_of_our_code_in_
         writer.close()
     assert await good(house) == 202
     assert house.refusals("connection-broken", "unknown") == 5
-    assert caplog.records == []
+    assert [record.name for record in caplog.records if record.exc_info] == []
 
 
 async def test_bodies_that_never_end_make_no_good_webhook_wait(make: Make) -> None:

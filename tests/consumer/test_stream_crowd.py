@@ -154,8 +154,8 @@ async def test_a_reader_that_takes_nothing_is_let_go() -> None:
 
 async def test_a_reader_that_takes_little_but_takes_is_not_let_go() -> None:
     loop = asyncio.get_running_loop()
-    async with served(*ENTRIES, stalled_s=0.4) as place, stalled(place) as (one,):
-        until_s = loop.time() + 1.6
+    async with served(*ENTRIES, stalled_s=1.0) as place, stalled(place) as (one,):
+        until_s = loop.time() + 2.5
         while loop.time() < until_s:
             assert await loop.sock_recv(one, 20_000)
             await asyncio.sleep(0.02)
