@@ -24,7 +24,7 @@ from tests.end_to_end.house import House, house, until
 from tests.servers_rabbitmq import RabbitServer
 from tests.servers_s3 import ACCESS_KEY, SECRET_KEY, S3Server, use_credentials
 
-TASKS = 200
+TASKS = 60
 
 
 def shuffled(posts: list[Post], seed: int) -> list[Post]:
@@ -92,7 +92,7 @@ def _voxels(data: bytes) -> Any:
 
 
 async def tell_the_story(place: House) -> None:
-    """200 tasks, five events each: created, to label, to each of two reviews, to the end; every
+    """60 tasks, five events each: created, to label, to each of two reviews, to the end; every
     fifth is then reopened and every twentieth deleted."""
     redbrick, tasks = place.cast.redbrick, place.cast.tasks
     for n in range(TASKS):

@@ -21,6 +21,8 @@ from tests.seeds import seeds
 from tests.servers_rabbitmq import RabbitServer
 from tests.servers_s3 import ACCESS_KEY, SECRET_KEY, S3Server, use_credentials
 
+pytestmark = pytest.mark.chaos
+
 WITHIN_S = 60.0  # on a machine that has other things to do
 EXPORTERS = ("export-1", "export-2")
 AUDITORS = ("audit-1", "audit-2")

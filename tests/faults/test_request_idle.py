@@ -19,6 +19,8 @@ from tests.faults.fuzz_driver import Receiving, receiver
 from tests.faults.fuzz_requests import TOKEN, Fuzzer
 from tests.seeds import seeds
 
+pytestmark = pytest.mark.chaos
+
 IDLE = int(os.environ.get("GROUNDWIRE_IDLE", "1500"))
 MOST = IDLE // 5  # connections that the receiver keeps
 GOOD = 15  # webhooks that are sent on connections of their own, while all the others are there

@@ -30,6 +30,8 @@ from tests.seeds import seeds
 from tests.servers_rabbitmq import RabbitServer
 from tests.servers_s3 import ACCESS_KEY, SECRET_KEY, S3Server, use_credentials
 
+pytestmark = pytest.mark.chaos
+
 WITHIN_S = 120.0  # on a machine that has other things to do
 LONGEST_S = 20.0  # that a delivery takes, retries included: some receiver is always there
 PARTS = {

@@ -24,6 +24,8 @@ from tests.end_to_end.stopping import stopped_in_time
 from tests.seeds import seeds
 from tests.servers_rabbitmq import RabbitServer
 
+pytestmark = pytest.mark.chaos
+
 ALONE = {"run": ("run",)}
 MANY = {
     "receive": ("receive",),
