@@ -21,7 +21,7 @@ SEEDS ?= 300
 FIRST_SEED ?= 1000
 chaos: install system
 	GROUNDWIRE_SEEDS=$(SEEDS) GROUNDWIRE_FIRST_SEED=$(FIRST_SEED) \
-		$(BIN)/python -m pytest tests/faults tests/end_to_end/test_workers_killed.py -m "not vendor" \
+		$(BIN)/python -m pytest tests/faults tests/end_to_end -m "not vendor" \
 		--numprocesses $(WORKERS) $(ARGS)
 
 # The vendors' own SDKs, unmodified, against the simulated platforms; installs them first (1 GB).

@@ -38,6 +38,8 @@ from tests.exchange_rabbitmq import arrived, exchange_house, ids
 from tests.servers_rabbitmq import RabbitServer
 from tests.servers_s3 import ACCESS_KEY, SECRET_KEY, S3Server, use_credentials
 
+pytestmark = pytest.mark.chaos
+
 SEED = 4
 WITHIN_S = 90.0  # on a machine that has other things to do
 MOMENT_S = 1.5  # after a process was seen to work, it is killed within this time

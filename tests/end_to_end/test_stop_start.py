@@ -22,6 +22,8 @@ from tests.end_to_end.house import House, free_port, house, until
 from tests.end_to_end.stopping import stopped_in_time
 from tests.servers_s3 import use_credentials
 
+pytestmark = pytest.mark.chaos
+
 AT_ONCE_S = 3.0
 COMMANDS = {
     "run": ("run",),
