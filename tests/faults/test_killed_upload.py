@@ -98,6 +98,7 @@ async def test_a_lake_whose_worker_was_killed_verifies_converges_and_can_be_swep
         "TMPDIR": str(scratch),
         "GROUNDWIRE_EXPORT__WITH_FILES": "true",
         "GROUNDWIRE_EXPORT__DICOM_TO_NIFTI": "false",
+        "GROUNDWIRE_SOURCES__REDBRICK__PRIVATE_NETWORKS": "127.0.0.1",
     }
     async with (
         late_image() as (url, released),
