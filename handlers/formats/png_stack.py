@@ -3,7 +3,9 @@
 
 No pixel is scaled and none has a colour of its own: `class_map` says what values mean. Equal labels
 give equal bytes: the writer is ours, rows are unfiltered, and the compression is isal's level 1, as
-in our NIfTI files, because zlib's output differs between its versions.
+in our NIfTI files, because zlib's output differs between its versions. It is packed as a stream:
+isal's compression in one call looks at memory that nobody has written, and of it its choice among
+equal matches may depend.
 """
 
 from __future__ import annotations
@@ -55,7 +57,8 @@ def grey_png(pixels: NDArray[Any]) -> bytes:
     rows = np.zeros((height, 1 + width * size), np.uint8)  # each begins with its filter: none
     rows[:, 1:] = np.ascontiguousarray(pixels, f">u{size}").view(np.uint8)
     header = struct.pack(">IIBBBBB", width, height, 8 * size, _GREY, 0, 0, 0)
-    data = isal_zlib.compress(rows.data, level=1)
+    pack = isal_zlib.compressobj(level=1)
+    data = pack.compress(rows.data) + pack.flush()
     chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
     return _SIGNATURE + b"".join(_chunk(kind, body) for kind, body in chunks)
 
