@@ -50,7 +50,13 @@ class CommandTarget:
         self._grace_s = grace_s
 
     async def fire(self, trigger: Trigger) -> Fired:
-        process = await self._started(trigger)
+        starting = asyncio.ensure_future(self._started(trigger))
+        try:
+            process = await asyncio.shield(starting)
+        except asyncio.CancelledError:  # there it is all the same, with what it has started
+            with suppress(Transient, Permanent):
+                await _end(await starting, self._grace_s)
+            raise
         done = False
         try:
             async with asyncio.timeout(self._timeout_s):

@@ -152,6 +152,33 @@ async def test_cancelling_ends_all_of_it(tmp_path: Path) -> None:
     await until(lambda: not any(map(alive, pids)))
 
 
+@pytest.mark.parametrize("turns", range(6))
+async def test_cancelling_ends_what_is_only_being_started(turns: int, tmp_path: Path) -> None:
+    ours = {**ENVIRON, "TMPDIR": str(tmp_path)}
+    command = shell("sleep 3600 & wait")
+    firing = asyncio.ensure_future(
+        CommandTarget(command, environ=ours, timeout_s=30, grace_s=10).fire(TRIGGER)
+    )
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    time.sleep(0.2)  # noqa: ASYNC251 - the command goes on, our loop does not
+    firing.cancel()
+    await asyncio.wait([firing])
+    assert firing.cancelled()
+    await until(lambda: not started_with(tmp_path))
+
+
+def started_with(folder: Path) -> list[Path]:
+    """The processes that run with this folder for their temporary files."""
+    ours = f"TMPDIR={folder}\0".encode()
+    found = []
+    for each in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if ours in (each / "environ").read_bytes():
+                found.append(each)
+    return found
+
+
 async def test_cancelling_twice_does_not_wait_for_the_stubborn(tmp_path: Path) -> None:
     script = f"{STUBBORN} {WITH_A_CHILD} wait"
     target = a_command(shell(script, tmp_path / "pids"), grace_s=3600)
