@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
 
 from tests.servers_rabbitmq import RabbitServer, rabbitmq
 from tests.servers_s3 import S3Server, s3
+
+
+def pytest_collection_finish() -> None:
+    """What thousands of tests are made of stays: the collector need not look at it at every turn,
+    which takes a tenth of their time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

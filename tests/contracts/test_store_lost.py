@@ -43,7 +43,7 @@ async def lossy(
             s3_server.bucket,
             s3_server.new_prefix(),
             endpoint=proxy.endpoint,
-            read_timeout_s=2.0,
+            read_timeout_s=6.0,
             single_bytes=PART,
             part_bytes=PART,
             piece_bytes=PIECE,

@@ -21,10 +21,11 @@ from consumer.ports import Store
 from consumer.stores.directory import DirectoryStore
 from consumer.stores.s3 import S3Store
 from tests.end_to_end.house import House, house, until
+from tests.seeds import THOROUGH
 from tests.servers_rabbitmq import RabbitServer
 from tests.servers_s3 import ACCESS_KEY, SECRET_KEY, S3Server, use_credentials
 
-TASKS = 60
+TASKS = 200 if THOROUGH else 24
 
 
 def shuffled(posts: list[Post], seed: int) -> list[Post]:
@@ -92,8 +93,8 @@ def _voxels(data: bytes) -> Any:
 
 
 async def tell_the_story(place: House) -> None:
-    """60 tasks, five events each: created, to label, to each of two reviews, to the end; every
-    fifth is then reopened and every twentieth deleted."""
+    """Many tasks, five events each: created, to label, to each of two reviews, to the end; every
+    fifth is then reopened and every twelfth deleted."""
     redbrick, tasks = place.cast.redbrick, place.cast.tasks
     for n in range(TASKS):
         series = SeriesSpec(name="ct", dimensions=(12, 10, 6))
@@ -113,7 +114,7 @@ async def tell_the_story(place: House) -> None:
         redbrick.approve(task_id, by="dora")
         if n % 5 == 0:
             redbrick.move(task_id, "Label")
-        if n % 20 == 0:
+        if n % 12 == 0:
             redbrick.delete(task_id)
     await place.post_all(shuffled([*place.webhooks(), *early[::7]], 2))
     await until(Agreement(place), within_s=120)
@@ -123,7 +124,7 @@ async def tell_the_story(place: House) -> None:
 
 async def _some_exported(place: House) -> str | None:
     done = place.downloads()
-    return None if done >= 20 else f"only {done} masks were downloaded"
+    return None if done >= TASKS // 8 else f"only {done} masks were downloaded"
 
 
 async def check_the_end(place: House) -> None:
@@ -198,7 +199,7 @@ async def test_embedded_with_the_whole_process_killed_in_the_middle(tmp_path: Pa
         place.start("run", "run")
         await place.listening()
         redbrick, tasks = place.cast.redbrick, place.cast.tasks
-        for n in range(60):
+        for n in range(TASKS):
             series = SeriesSpec(name="ct", dimensions=(12, 10, 6))
             tasks[f"task-{n}"] = redbrick.create_task(f"task-{n}", [series])
             redbrick.label(tasks[f"task-{n}"], [Drawing(0)])

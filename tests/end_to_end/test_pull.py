@@ -98,6 +98,7 @@ async def the_story_is_pulled(place: House) -> None:
     assert [task["name"] for task in tasks_json(place)] == ["study02"]
 
 
+@pytest.mark.chaos
 async def test_a_lake_in_a_folder_is_pulled(tmp_path: Path) -> None:
     store = DirectoryStore(tmp_path / "lake")
     async with house(tmp_path, store, environment=AT_ONCE) as place:

@@ -85,8 +85,15 @@ async def test_the_undisturbed_story_is_what_it_should_be(tmp_path: Path) -> Non
     ]
 
 
-@pytest.mark.parametrize("batch", [1, 1000])
-@pytest.mark.parametrize("crash", [False, True], ids=["answer-lost", "process-died"])
+@pytest.mark.parametrize(
+    ("crash", "batch"),
+    [
+        pytest.param(False, 1, id="answer-lost-1", marks=pytest.mark.chaos),
+        pytest.param(False, 1000, id="answer-lost-1000"),
+        pytest.param(True, 1, id="process-died-1"),
+        pytest.param(True, 1000, id="process-died-1000", marks=pytest.mark.chaos),
+    ],
+)
 async def test_no_failed_store_call_changes_where_the_mirror_ends(crash: bool, batch: int) -> None:
     """And no file of a crash stays, nor is one of ours taken for somebody's edit."""
     expected, calls = await undisturbed(batch)

@@ -134,7 +134,9 @@ async def counted() -> tuple[int, int]:
         return played.store.calls, played.queue.puts
 
 
-@pytest.mark.parametrize("crash", [False, True], ids=["failure", "death"])
+@pytest.mark.parametrize(
+    "crash", [pytest.param(False, marks=pytest.mark.chaos), True], ids=["failure", "death"]
+)
 @pytest.mark.timeout(600)
 async def test_every_store_call_may_fail_once(crash: bool) -> None:
     calls, _ = await counted()

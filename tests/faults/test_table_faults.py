@@ -103,7 +103,7 @@ async def truth(house: TableHouse, place: Path) -> Rows:
     return rows
 
 
-@pytest.mark.parametrize("error", [lost, Crash])
+@pytest.mark.parametrize("error", [pytest.param(lost, marks=pytest.mark.chaos), Crash])
 async def test_every_step_upon_the_table_fails_once(
     house: TableHouse, tmp_path: Path, error: Callable[[], BaseException]
 ) -> None:
@@ -127,7 +127,7 @@ async def test_every_step_upon_the_table_fails_once(
         assert len((await play(plan)).failed) == 1
 
 
-@pytest.mark.parametrize("error", [lost, Crash])
+@pytest.mark.parametrize("error", [lost, pytest.param(Crash, marks=pytest.mark.chaos)])
 async def test_every_store_call_of_the_table_fails_once(
     house: TableHouse, tmp_path: Path, error: Callable[[], BaseException]
 ) -> None:

@@ -83,7 +83,7 @@ async def test_a_table_in_a_bucket_has_the_rows_of_one_in_a_folder(bucket: Bucke
 
 
 @pytest.mark.parametrize("verdict", [*EFFECT, *NO_EFFECT])
-@pytest.mark.parametrize("put", [0, 1, 2])
+@pytest.mark.parametrize("put", [*(pytest.param(n, marks=pytest.mark.chaos) for n in (0, 1)), 2])
 async def test_rows_are_in_once_whichever_answer_was_lost(
     bucket: Bucket, verdict: Verdict, put: int
 ) -> None:

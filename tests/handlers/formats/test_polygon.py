@@ -12,6 +12,7 @@ from skimage.draw import polygon2mask
 
 from consumer.errors import Permanent
 from handlers.formats.polygon import MAX_COORDINATE, MAX_POINTS, fill
+from tests.seeds import THOROUGH
 
 Points = list[tuple[float, float]]
 
@@ -27,7 +28,7 @@ POINTS = st.one_of(
 )
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=10_000 if THOROUGH else 1000, deadline=None)
 @given(POINTS, st.integers(1, 30), st.integers(1, 30))
 def test_every_polygon_is_filled_as_scikit_image_fills_it(
     points: Points, width: int, height: int
