@@ -18,6 +18,10 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session")
 def rabbitmq_server() -> Iterator[RabbitServer]:
     """A real RabbitMQ on loopback; tests share it, so each uses a queue prefix of its own."""
