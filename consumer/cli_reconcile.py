@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -60,6 +61,10 @@ LabelSinceOption = Annotated[
 LabelUntilOption = Annotated[
     str | None, typer.Option(help="Only tasks with a label made no later (both: the same label).")
 ]
+AcceptOption = Annotated[
+    bool,
+    typer.Option("--accept-missing", help="Of --full: believe it that most tasks are deleted."),
+]
 DryOption = Annotated[bool, typer.Option("--dry-run", help="Only say what would be queued.")]
 
 
@@ -72,6 +77,7 @@ def reconcile(
     until: UntilOption = None,
     label_created_since: LabelSinceOption = None,
     label_created_until: LabelUntilOption = None,
+    accept_missing: AcceptOption = False,
     dry_run: DryOption = False,
     config: ConfigOption = None,
 ) -> None:
@@ -92,6 +98,10 @@ def reconcile(
         label_until=_moment("--label-created-until", label_created_until, end_of=True),
     )
     wish = _wish(window, full=full, stale=stale, dry=dry_run)
+    if accept_missing:
+        if not full:
+            end(MISCONFIGURED, "--accept-missing is of --full: only that finds missing tasks")
+        wish = replace(wish, accept_missing=True)
     found = settings(config)
     if not do(_reconciling(found, source, project, wish)):
         raise typer.Exit(FAILED)

@@ -3,7 +3,8 @@
 Webhooks get lost; what nobody told is found here. The order is the heart: the platform's time is
 asked for before its tasks, and stored as the watermark only after all that was found is confirmed
 in the queue. A full sweep lists the lake before it asks the platform, so what is in the lake and
-not at the platform was not merely new; the export asks twice before it calls such a task deleted.
+not at the platform was not merely new; the export asks twice before it calls such a task deleted,
+and where most of a project is missing, a person is asked first.
 """
 
 from __future__ import annotations
@@ -20,7 +21,17 @@ from msgspec.structs import replace
 from consumer.errors import GroundwireError, Permanent, Transient
 from consumer.model import Action, LaneSpec, TaskEvent, identifier, timestamp
 from consumer.ports import Clock, LogReader, Queue, Sightings, Sleep
-from consumer.reconcile_plan import LakeSide, Pace, Tally, Watch, Wish, due, earlier, slot_of
+from consumer.reconcile_plan import (
+    LakeSide,
+    Pace,
+    Tally,
+    Watch,
+    Wish,
+    due,
+    earlier,
+    is_most,
+    slot_of,
+)
 from consumer.reconcile_seen import check_log, find_projects
 from consumer.reconcile_state import Ledger, Project, Run, State
 from consumer.sightings import Gap, Page, Window
@@ -159,9 +170,27 @@ class Sweeper:
                 errand.left.difference_update(self.lake.place(one.task) for one in chunk)
 
     async def _unsighted(self, errand: _Errand) -> None:
-        """What the lake holds, and the platform did not list."""
-        for chunk in _chunks(sorted(errand.left or ())):
+        """What the lake holds, and the platform did not list, unless that is most of it."""
+        left = sorted(errand.left or ())
+        if not (errand.wish.dry or errand.wish.accept_missing):
+            await self._check_missing(errand, left)
+        for chunk in _chunks(left):
             await self._compared(errand, partial(self.lake.missing, errand.project, chunk))
+
+    async def _check_missing(self, errand: _Errand, left: Sequence[str]) -> None:
+        """Counted before the first is queued, unless there are too few for it to matter."""
+        seen, missing = errand.tally.seen, 0
+        if is_most(len(left), seen):
+            for chunk in _chunks(left):
+                await self._keep_claim(errand)
+                missing += len(await self.lake.missing(errand.project, chunk))
+        if is_most(missing, seen):
+            said = f"the platform lists {seen} tasks, and lacks {missing} more that the lake holds"
+            raise Permanent(
+                "sweep-mostly-missing",
+                f"{said}; look whether the API key still sees the project, and if they were "
+                "deleted, call groundwire reconcile --full --accept-missing",
+            )
 
     async def _remade(self, errand: _Errand) -> None:
         """What the lake holds, and would be made otherwise now."""

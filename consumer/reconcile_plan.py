@@ -17,6 +17,7 @@ from consumer.reconcile_state import Kind, Project
 from consumer.sightings import Gap, Sighting, Window
 
 NAMED = 20  # tasks that a tally names
+FEW = 20  # tasks that may be missing, however few there are
 
 _EVERYTHING = Window()
 
@@ -55,11 +56,12 @@ class Watch(Protocol):
 @dataclass(frozen=True, slots=True)
 class Wish:
     """What a person wants; without a ``kind`` whatever is due. ``dry``: nothing is queued, nor
-    remembered."""
+    remembered. ``accept_missing``: a project may lack most of its tasks."""
 
     kind: Kind | None = None
     window: Window = _EVERYTHING
     dry: bool = False
+    accept_missing: bool = False
 
     @property
     def claims(self) -> bool:
@@ -103,6 +105,12 @@ def due(project: Project, at: str, pace: Pace) -> Kind:
     if project.watermark > at or project.full_at > at:
         return "full"
     return "full" if earlier(at, pace.full_every_s) >= project.full_at else "changes"
+
+
+def is_most(missing: int, seen: int) -> bool:
+    """Whether the platform lacks more of the lake's tasks than it lists: a key that sees less than
+    before, or a fault, is likelier than so many deletions, each of which withdraws a task."""
+    return missing > max(FEW, seen)
 
 
 def slot_of(kind: Kind | None) -> str:

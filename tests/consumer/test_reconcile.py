@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from consumer.errors import Permanent, Transient
 from consumer.model import timestamp
-from consumer.reconcile_plan import Pace, Wish, due
+from consumer.reconcile_plan import FEW, Pace, Wish, due
 from consumer.reconcile_state import CLAIM_S, Kind, Project, Run, Taken, state_key
 from consumer.sightings import Window
 from tests.fakes_platform import PROJECT, SOURCE, event, nifti_label
@@ -108,6 +108,43 @@ async def test_a_task_that_is_gone_is_found_by_a_full_sweep_only() -> None:
     assert held is not None
     assert held.change == "deleted"
     assert (await house.sweep(Wish("full"))).gaps == {}
+
+
+async def test_where_most_of_a_project_is_missing_a_person_is_asked_first() -> None:
+    house = SweepHouse()
+    tasks = [f"t{number:02}" for number in range(FEW + 4)]
+    for task in tasks:
+        house.change(task)
+    await house.sweep()
+    await house.work()
+    for task in tasks[1:]:
+        house.remove(task)
+    (tally,) = await house.sweeper().sweep(Wish("full")) or []
+    assert tally.failure is not None
+    assert tally.failure.reason == "sweep-mostly-missing"
+    assert house.queued() == []
+    tally = await house.sweep(Wish("full", dry=True))
+    assert tally.gaps == {"missing": FEW + 3}
+    tally = await house.sweep(Wish("full", accept_missing=True))
+    assert tally.queued == FEW + 3
+    await house.work()
+    assert house.differences() == []
+    assert (await house.sweep(Wish("full"))).gaps == {}
+
+
+@pytest.mark.parametrize(("gone", "asked"), [(FEW, False), (FEW + 1, True)])
+async def test_a_few_tasks_may_be_missing_however_few_there_are(gone: int, asked: bool) -> None:
+    house = SweepHouse()
+    tasks = [f"t{number:02}" for number in range(gone)]
+    for task in tasks:
+        house.change(task)
+    await house.sweep()
+    await house.work()
+    for task in tasks:
+        house.remove(task)
+    (tally,) = await house.sweeper().sweep(Wish("full")) or []
+    assert (tally.failure is not None) is asked
+    assert len(house.queued()) == (0 if asked else gone)
 
 
 async def test_a_task_that_is_new_while_the_platform_is_asked_is_not_called_missing() -> None:

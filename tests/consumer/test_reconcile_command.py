@@ -58,6 +58,7 @@ PROJECT = {"GROUNDWIRE_SOURCES__RB__PROJECTS": "project-1"}
         (["rb", "--project", "other"], "([sources.rb])"),
         (["--since", "soon"], "--since: 'soon' is no date"),
         (["--since", "2026-01-02", "--until", "2026-01-01"], "the beginning is after the end"),
+        (["--accept-missing"], "--accept-missing is of --full: only that finds missing tasks"),
         (["--full", "--stale"], "--full is of all tasks: leave --stale out"),
         (["--full", "--until", "2026-01-01"], "--full is of all tasks: leave a window out"),
     ],
