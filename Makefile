@@ -7,6 +7,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
+# Where it is set, each of the many processes of the tests would compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test chaos vendor check bench lock sbom licences audit install system clean
 
 demo: install

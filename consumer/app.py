@@ -136,21 +136,16 @@ async def serve(
             "changes": stream.until,
         },
     )
-    http, guests = settings.http, settings.changes.max_readers + PROBES
-    room = room_for(guests + (http.max_connections if hooks else 0))
-    guests = min(guests, room // 2 if hooks else room)
+    crowd, guests = _crowds(settings, hooks=hooks)
     if hooks:
-        crowd = Crowd(room - guests, max(MOST_BYTES, 4 * http.body_limit_bytes))
         listener = _hook_listener(settings, ports, metrics, process.queue, crowd)
-        process.hooks = (listener, http.listen)
+        process.hooks = (listener, settings.http.listen)
         process.lanes = {
             **process.lanes,
             "collector": lambda stop: collect_when_quiet(stop, lambda: len(crowd)),
         }
     process.admin = (
-        _admin_listener(
-            settings, process, metrics, lanes, log, following, stream, inbox, Crowd(guests)
-        ),
+        _admin_listener(settings, process, metrics, lanes, log, following, stream, inbox, guests),
         settings.admin.listen,
     )
     await process.run()
@@ -173,6 +168,14 @@ def _needs(settings: Settings, *, hooks: bool, lanes: Sequence[str]) -> None:
         raise ConfigurationError(
             ["sources: there is none; add [sources.NAME] (groundwire check --defaults shows how)"]
         )
+
+
+def _crowds(settings: Settings, *, hooks: bool) -> tuple[Crowd, Crowd]:
+    """Who may be connected at once for hooks, and for the rest, of as many as the system allows."""
+    http, guests = settings.http, settings.changes.max_readers + PROBES
+    room = room_for(guests + (http.max_connections if hooks else 0))
+    guests = min(guests, room // 2 if hooks else room)
+    return Crowd(room - guests, max(MOST_BYTES, 4 * http.body_limit_bytes)), Crowd(guests)
 
 
 def _started(settings: Settings, command: str) -> Record:
