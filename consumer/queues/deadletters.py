@@ -2,7 +2,8 @@
 
 AMQP has no peek, so they are received and given back by closing the channel, all from one consumer,
 so that the queue puts them where they were; a crash in between does the same. While somebody
-looks, nobody else sees what he holds: a second look at that moment shows fewer.
+looks, and for a moment after, nobody else sees what he held: a second look then shows fewer. So
+what is not found is looked for once more.
 """
 
 from __future__ import annotations
@@ -48,6 +49,13 @@ class DeadLetterBox:
         return await self._remove(message_id, replay=False)
 
     async def _remove(self, message_id: str, *, replay: bool) -> DeadLetter | None:
+        removed = await self._remove_held(message_id, replay=replay)
+        if removed is None:
+            await asyncio.sleep(ARRIVAL_S)
+            removed = await self._remove_held(message_id, replay=replay)
+        return removed
+
+    async def _remove_held(self, message_id: str, *, replay: bool) -> DeadLetter | None:
         for depth in DEPTHS:
             async with self._broker.channel() as channel:
                 held = await self._look(channel, depth)

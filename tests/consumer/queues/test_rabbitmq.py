@@ -168,6 +168,23 @@ async def test_a_message_that_cannot_be_moved_stays_in_its_lane(
     assert again.attempt == 1
 
 
+@pytest.mark.parametrize("verb", ["replay", "drop"])
+async def test_a_dead_letter_that_somebody_else_looks_at_is_found_when_he_is_done(
+    broker: RabbitHarness, queue: RabbitQueue, verb: str
+) -> None:
+    await queue.put([event()])
+    (lease,) = await take(queue)
+    await lease.bury(FAILURE)
+    async with broker.channel() as channel:
+        dead = await channel.get_queue(f"{broker.name(EXPORT)}.dead", ensure=False)
+        assert await dead.get(timeout=20) is not None
+        removing = asyncio.create_task(getattr(queue, verb)(EXPORT, "e1"))
+        await asyncio.sleep(0.3)  # it has looked
+    letter = await removing
+    assert letter is not None
+    assert letter.message == event()
+
+
 async def test_opening_again_finds_everything_as_it_is(
     broker: RabbitHarness, queue: RabbitQueue
 ) -> None:
