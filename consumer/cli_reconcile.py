@@ -165,11 +165,13 @@ def _show(source: str, tally: Tally, *, dry: bool) -> None:
         for why in sorted(tally.gaps):
             out.print(escape(f"  {why}: {named([task for w, task in tally.named if w == why])}"))
     if tally.failure is not None:
+        from consumer.errors import Transient
         from consumer.redact import Redactor
 
         said = Redactor().text(tally.failure.message)
         err.print(escape(f"groundwire: {source} {tally.project}: not finished: {said}"))
-        err.print("groundwire: the same command goes on with it")
+        if isinstance(tally.failure, Transient):  # else there is something to mend first
+            err.print("groundwire: the same command goes on with it")
 
 
 class _Bar:
